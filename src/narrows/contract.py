@@ -1,0 +1,73 @@
+"""The four records that every part of the library speaks.
+
+    Batch --> model --> Pass(px, Code) --> objective --> Terms
+
+B is the batch, S = samples * B the draws of the code, the sample axis slowest: `t.unflatten(0, (samples, B))`.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+__all__ = ["Batch", "Code", "Pass", "Terms"]
+
+
+class Batch(NamedTuple):
+    """All that an objective may see."""
+
+    x: Tensor  # (B, *event) what the encoder reads
+    target: Tensor  # (B, *event) what the likelihood scores; x unless denoising
+    context: Tensor | None = None  # (B, C) what both sides are told
+    label: Tensor | None = None  # (B,) integers, -1 where unlabelled; never an input
+    seen: Tensor | None = None  # (B, *event) bool, the observed cells; None: all of them
+    row: Tensor | None = None  # (B,) row numbers in the training set
+    step: Tensor | None = None  # scalar; None: schedules stand at their final value
+    rows: int = 1  # size of the training set
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Batch":
+        """A batch of bare rows, each its own target."""
+        return cls(x, x)
+
+
+class Code(NamedTuple):
+    """What a posterior makes of x."""
+
+    z: Tensor  # (S, D) what the decoder reads
+    rates: Tensor  # (S, G) nats per unit; G = 1 where only the total is known
+    log_q: Tensor | None  # (S,) log q(z|x) of this very draw; None where q has no density
+    log_p: Tensor | None  # (S,) log p(z) of this very draw
+    penalty: Tensor  # (S,) trains, but is not information
+    index: Tensor | None = None  # (S, *grid) discrete codes
+    q: Distribution | None = None  # over B rows (not S: the draws of a row share it)
+    p: Distribution | None = None
+
+    @property
+    def rate(self) -> Tensor:
+        """(S,) nats: KL(q(z|x) || p(z)) in closed form."""
+        return self.rates.sum(-1)
+
+
+class Pass(NamedTuple):
+    """One pass through any model."""
+
+    px: Distribution  # p(x|z), batch (S,), event as x
+    code: Code
+
+
+class Terms(NamedTuple):
+    """What an objective returns; training, logs and evaluation read only this."""
+
+    loss: Tensor  # scalar to differentiate; may be a surrogate
+    bound: Tensor  # (B,) nats: the value claimed, at beta = 1
+    distortion: Tensor  # (B,) nats: -log p(x|z)
+    rate: Tensor  # (B,) nats: KL(q(z|x) || p(z))
+    penalty: Tensor  # (B,)
+    discrepancy: Tensor  # scalar
+    pair: tuple[Tensor, Tensor] | None = None  # (fake, real) for a critic
+
+    def detach(self) -> "Terms":
+        """The same numbers without their history."""
+        return Terms(*(t.detach() if isinstance(t, torch.Tensor) else t for t in self))

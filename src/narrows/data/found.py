@@ -1,0 +1,56 @@
+"""What a reader hands over: values as they are stored, and whatever came with them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["IN_MEMORY", "Found", "chunks", "native", "tensor"]
+
+IN_MEMORY = 1 << 30  # bytes; what is larger stays on disk
+CHUNK = 1 << 25  # bytes read at a time when a whole array is looked at
+
+
+@dataclass
+class Found:
+    """Values (n, *event) and their company, before anything is checked.
+
+    `label`, `group`, `time` are (n,) of any type, or None. `part` (n,) is 0 train, 1 valid, 2 test where the source
+    brings its own parts.
+    """
+
+    name: str
+    source: str
+    x: NDArray[Any]
+    label: Any = None
+    columns: list[str] | None = None
+    part: NDArray[np.uint8] | None = None
+    group: Any = None
+    time: Any = None
+    classes: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that torch holds such values in, without loss."""
+    wider = {"b": {1: "u1"}, "u": {2: "i4", 4: "i8", 8: "i8"}, "f": {16: "f8", 12: "f8"}}
+    return np.dtype(wider.get(dtype.kind, {}).get(dtype.itemsize, dtype.newbyteorder("=")))
+
+
+def tensor(x: NDArray[Any]) -> Tensor:
+    """An array as a tensor; shares memory where it can."""
+    held = np.ascontiguousarray(x, native(x.dtype))
+    return torch.from_numpy(held if held.flags.writeable else held.copy())
+
+
+def chunks(x: Tensor | NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """The array a few rows at a time, (r, *event) contiguous in its native dtype, each with its place."""
+    values = x.numpy() if isinstance(x, Tensor) else x
+    size = max(1, CHUNK // max(1, values[:1].nbytes))
+    for start in range(0, len(values), size):
+        place = slice(start, min(start + size, len(values)))
+        yield place, np.ascontiguousarray(values[place], native(values.dtype))

@@ -1,0 +1,377 @@
+"""From a path, a name or an array to a data set in which nothing is undecided."""
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, Unpack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from narrows import draws
+from narrows.data.arrays import from_array, from_npy, from_npz
+from narrows.data.dataset import Data, Options
+from narrows.data.found import Found, tensor
+from narrows.data.idx import from_idx, from_idx_folder, is_idx
+from narrows.data.labels import code
+from narrows.data.named import NAMED, from_name
+from narrows.data.rows import Rows
+from narrows.data.scaling import Scaling
+from narrows.data.split import TEST, TRAIN, VALID, digests, parts
+from narrows.data.survey import Survey, check, grid, moments, survey
+from narrows.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, Likelihood
+from narrows.spec import misspelt
+
+__all__ = ["like", "load", "reload"]
+
+
+class More(TypedDict, total=False):
+    """What `load` takes besides.
+
+    `drop`, columns of a table to leave out; for folders of images `size`, "HxW", and `skip_bad`, to leave out files that
+    cannot be read.
+    """
+
+    drop: Any
+    size: Any
+    skip_bad: bool
+
+
+def load(
+    source: Any,
+    *,
+    label: Any = None,
+    valid: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    binarise: str | None = None,
+    group: Any = None,
+    time: Any = None,
+    **more: Unpack[More],
+) -> Data:
+    """Reads data, looks at all of it once, and decides what was not said: scaling, likelihood, parts.
+
+    Arguments:
+        source: the name of a set (`names()`); a file (.npy, .npz, .csv, .parquet, IDX) or a folder (of images, of
+            Parquet files, of IDX files); an array or tensor (n, *event), a pair (X, y), or any dataframe.
+        label: column, or key of an .npz, or (n,) array, that holds the labels; never an input.
+        valid, test: shares of the rows; a set with its own test part keeps it.
+        seed: of the split.
+        binarise: "fixed" draws each grey value once as black or white, "dynamic" in every batch, "relaxed" leaves it
+            grey under a Bernoulli likelihood, which is then no likelihood.
+        group: column or (n,) array whose equal values stay in one part.
+        time: column or (n,) array; the oldest rows train, the newest are the test.
+        more: see `More`.
+
+    Raises: ValueError or TypeError for data that cannot be used, FileNotFoundError for a path that is not there.
+    Example:
+        >>> load("digits")
+        Data(digits: 1437 train, 180 valid, 180 test rows of (1, 8, 8); integers 0..16 scaled to 0..1 (17 levels))
+    """
+    for name in more:
+        if name not in More.__annotations__:
+            raise TypeError(f"load: {misspelt('argument', name, [f.name for f in fields(Options)])}")
+    options = Options(label, valid, test, seed, binarise, group, time, **more)
+    return _decide(_read(source, options), options)
+
+
+def reload(description: dict[str, Any], source: Any = None, **arrays: Any) -> Data:
+    """The data set of a `Data.description()`, read again.
+
+    `source` is needed where it came from memory or has moved; `arrays` are the labels, groups or times that did.
+
+    Raises: ValueError where the data are not the same any more, or came from memory and are not given.
+    """
+    given = {**description["options"], "seed": description["split"]["seed"], **arrays}
+    lost = [name for name, value in given.items() if isinstance(value, str) and value == "(array)"]
+    if source is None and description["source"] in (None, "array"):
+        raise ValueError(
+            "these data came from memory and are not kept with a run: hand them over, reload(description, X)"
+        )
+    if lost:
+        raise ValueError(f"{lost[0]} was an array in memory and is not kept with a run: hand it over as {lost[0]}=...")
+    data = load(description["source"] if source is None else source, **given)
+    if data.fingerprint != description["fingerprint"]:
+        raise ValueError(
+            f"{data.source} is not what it was: now {len(data.x)} rows of {data.shape}, then "
+            f"{sum(description['rows'].values())} rows of {tuple(description['shape'])}, and the fingerprints differ; "
+            "restore it, or train anew on what it is now"
+        )
+    return data
+
+
+def like(description: dict[str, Any], source: Any) -> Rows:
+    """Other rows, scaled as those of a `Data.description()`: what a trained model is put to work on.
+
+    Columns are found by name, and images brought to the same size and channels where a size was asked for.
+
+    Raises: ValueError for rows of another shape, without a column, or with values that the scaling does not know.
+    """
+    shape, scaling = tuple(description["shape"]), Scaling.from_json(description["scaling"])
+    asked = description["options"]
+    size = "x".join(map(str, shape[1:])) if asked.get("size") else None
+    options = Options(size=size, skip_bad=asked.get("skip_bad", False))
+    found = _read(source, options, description["columns"], shape[0] if len(shape) == 3 else None)
+    check(found.x, found.source, 1)
+    x = _hold(_lay_out(found))
+    if tuple(x.shape[1:]) != shape:
+        raise ValueError(f"rows of shape {shape} are needed; those of {found.source} have shape {tuple(x.shape[1:])}")
+    looked = survey(x, found.source, found.columns, 0)
+    binarise = description["binarise"]
+    if binarise == "fixed" and not looked.binary:
+        grey = _scaling(x, looked, np.ones(len(x), bool), binarise, found.source).scaling
+        return Rows(_draw(x, grey, found.source), scaling)
+    _check_grid(looked, scaling, found.source, binarise)
+    return Rows(x, scaling, binarise=binarise)
+
+
+# ---- reading ----
+
+
+def _read(source: Any, options: Options, columns: list[str] | None = None, channels: int | None = None) -> Found:
+    if isinstance(source, str) and source in NAMED:
+        found = from_name(source)
+    elif isinstance(source, (str, Path)):
+        found = _read_path(Path(source), str(source), options, columns, channels)
+    else:
+        pair = isinstance(source, tuple) and len(source) == 2
+        x, label = source if pair else (source, None)
+        if hasattr(x, "__arrow_c_stream__"):
+            from narrows.data.tables import from_table
+
+            found = from_table(x, options, columns)
+        else:
+            found = from_array(x)
+        if label is not None:
+            found.label = label
+    for name in ("label", "group", "time"):
+        value = getattr(options, name)
+        if value is None or (isinstance(value, str) and getattr(found, name) is not None):
+            continue
+        if isinstance(value, str):
+            raise ValueError(
+                f"{name}={value!r} names a column, and {found.source} has none: give an array with a value a row"
+            )
+        if getattr(found, name) is not None:
+            raise ValueError(f"{found.source} brings its own {name}; leave {name}= away")
+        setattr(found, name, value)
+    if options.drop and found.columns is None:
+        raise ValueError(f"drop leaves out columns by name, and those of {found.source} have no names")
+    return found
+
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+
+
+def _read_path(path: Path, text: str, options: Options, columns: list[str] | None, channels: int | None) -> Found:
+    if not path.exists():
+        raise FileNotFoundError(_missing(path, text))
+    path = path.resolve()
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.is_file()]
+        if any(is_idx(file) for file in files):
+            return from_idx_folder(path)
+        if any(file.suffix == ".parquet" for file in files):
+            from narrows.data.tables import from_parquet
+
+            return from_parquet(path, options, columns)
+        from narrows.data.images import from_folder
+
+        return from_folder(path, options, channels)
+    if options.size or options.skip_bad:
+        raise ValueError(f"size and skip_bad are for folders of images; {path} is a file")
+    if is_idx(path):
+        return from_idx(path)
+    if suffix == ".npy":
+        return from_npy(path)
+    if suffix == ".npz":
+        return from_npz(path, options.label if isinstance(options.label, str) else None)
+    if suffix in (".csv", ".tsv", ".parquet"):
+        from narrows.data.tables import from_csv, from_parquet
+
+        return (from_parquet if suffix == ".parquet" else from_csv)(path, options, columns)
+    if suffix in IMAGES:
+        raise ValueError(f"{path} is a single image; give the folder that holds the images, {path.parent}")
+    raise ValueError(
+        f"{path} is of no kind that is read: .npy, .npz, .csv, .tsv, .parquet, an IDX file, a folder of images, or the "
+        f"name of a set ({', '.join(NAMED)})"
+    )
+
+
+def _missing(path: Path, text: str) -> str:
+    beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(text, NAMED, 1, 0.6) or [
+        str(path.parent / name) for name in difflib.get_close_matches(path.name, beside, 1, 0.8)
+    ]
+    hint = f"did you mean {near[0]}?" if near else f"named sets are {', '.join(NAMED)}"
+    return f"there is no file or folder {text}, and no named set of that name; {hint}"
+
+
+# ---- deciding ----
+
+
+def _decide(found: Found, options: Options) -> Data:
+    check(found.x, found.source)
+    x = _hold(_lay_out(found))
+    label, classes = None, None
+    if found.label is not None:
+        label, classes, notes = code(found.label, len(x), found.source)
+        found.notes += notes
+        classes = found.classes or classes
+    looked = survey(x, found.source, found.columns, options.seed)
+    if (looked.low == looked.high).all():
+        raise ValueError(f"all {len(x)} rows of {found.source} are the same; there is nothing to learn from them")
+    part = _split(found, looked.keys, options)
+    chosen = _scaling(x, looked, part == TRAIN, options.binarise, found.source)
+    notes = found.notes + looked.notes + _shared(looked.keys, part) + ([chosen.note] if chosen.note else [])
+    scaling = chosen.scaling
+    if chosen.binarise == "fixed":
+        x, scaling = _draw(x, scaling, found.source), Scaling("identity", "uint8")
+    name = re.sub(r"[^\w.-]+", "-", found.name).strip("-.") or "data"
+    held = torch.from_numpy(part)
+    return Data(
+        name,
+        found.source,
+        x,
+        label,
+        classes,
+        found.columns,
+        held,
+        scaling,
+        chosen.likelihood,
+        chosen.binarise,
+        notes,
+        options,
+    )
+
+
+def _lay_out(found: Found) -> NDArray[Any]:
+    """Images as (n, channels, height, width), everything else as it is."""
+    x = found.x
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3, 4):
+        return np.moveaxis(x, 3, 1)
+    return x
+
+
+def _hold(x: NDArray[Any]) -> Tensor | NDArray[Any]:
+    return x if isinstance(x, np.memmap) else tensor(x)
+
+
+def _split(found: Found, rows: NDArray[Any], options: Options) -> NDArray[np.uint8]:
+    keys = rows
+    if found.group is not None:
+        groups = _one_each(found.group, len(rows), "group", found.source)
+        keys = digests([repr(value).encode() for value in groups.tolist()], options.seed)
+    elif found.time is not None:
+        keys = _one_each(found.time, len(rows), "time", found.source)
+        if any(value is None or value != value for value in keys.tolist()):
+            raise ValueError(f"time has missing values in {found.source}, so its rows have no order; fill them in")
+        keys = keys.astype(str) if keys.dtype.kind == "O" else keys
+    ordered = found.time is not None
+    if found.part is None:
+        part = parts(keys, options.valid, options.test, ordered)
+    else:
+        part = found.part.copy()
+        free = part == TRAIN
+        if not (part == VALID).any():
+            part[free] = parts(keys[free], options.valid, 0.0, ordered)
+    wanted = {"valid": (VALID, options.valid), "test": (TEST, 0.0 if found.part is not None else options.test)}
+    for name, (number, share) in wanted.items():
+        if share and not (part == number).any():
+            found.notes.append(f"no row is left for {name}: there are too few different ones")
+    return part
+
+
+def _one_each(values: Any, rows: int, name: str, source: str) -> NDArray[Any]:
+    held = np.asarray(values)
+    if held.shape != (rows,):
+        raise ValueError(f"{name} needs one value a row; {source} has {rows} rows and {name} shape {held.shape}")
+    return held
+
+
+def _shared(keys: NDArray[Any], part: NDArray[np.uint8]) -> list[str]:
+    both = int(np.isin(keys[part == TEST], keys[part == TRAIN]).sum())
+    return [f"{both} test rows also stand among the training rows"] if both else []
+
+
+class _Chosen(NamedTuple):
+    scaling: Scaling
+    likelihood: Callable[..., Likelihood]
+    binarise: str | None = None
+    note: str | None = None
+
+
+def _scaling(
+    x: Tensor | NDArray[Any], looked: Survey, train: NDArray[np.bool_], binarise: str | None, source: str
+) -> _Chosen:
+    """Scaling and likelihood that suit the values."""
+    dtype = str(x.dtype).removeprefix("torch.")
+    if looked.binary:
+        note = "the values are 0 and 1 already; binarise has nothing to do" if binarise else None
+        return _Chosen(Scaling("identity", dtype), Bernoulli, None, note)
+    image = x.ndim == 4
+    found = grid(x, looked) if image or binarise else None
+    if found is not None:
+        low, step, levels = found
+        scaling = Scaling("levels", dtype, low, step, levels)
+        if levels == 2:
+            return _Chosen(
+                scaling, Bernoulli, None, f"there are two values only, {low:g} and {low + step:g}: black and white"
+            )
+        if binarise is None:
+            return _Chosen(scaling, partial(DiscretisedLogistic, levels=levels))
+    elif binarise is not None:
+        low, high = float(looked.low.min()), float(looked.high.max())
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"binarise reads values as probabilities of 0..1, and those of {source} run from {low:g} to {high:g}; "
+                "leave binarise away"
+            )
+        scaling = Scaling("identity", dtype)
+    else:
+        mean, std = moments(x, train, each=x.ndim == 2)
+        return _Chosen(Scaling("standard", dtype, mean=mean, std=std), partial(Gaussian, sigma=1.0, learn="shared"))
+    if binarise == "relaxed":
+        note = "grey values under a Bernoulli have no likelihood: the numbers only compare with others of this kind"
+        return _Chosen(scaling, partial(Bernoulli, relaxed=True), binarise, note)
+    when = "once, with a fixed seed" if binarise == "fixed" else "anew in every batch"
+    return _Chosen(scaling, Bernoulli, binarise, f"each grey value is drawn as black or white {when}")
+
+
+def _draw(x: Tensor | NDArray[Any], scaling: Scaling, source: str) -> Tensor:
+    """Every value of the scaled rows drawn once, (n, *event) uint8 of 0 and 1; the same for every seed of `load`."""
+    if not isinstance(x, Tensor):
+        raise ValueError(
+            f"{source} is too large to be drawn once and kept; use binarise='dynamic' (--binarise dynamic)"
+        )
+    drawn = torch.empty(x.shape, dtype=torch.uint8)
+    for number, start in enumerate(range(0, len(x), 4096)):
+        grey = scaling(x[start : start + 4096])
+        generator = torch.Generator().manual_seed(draws.mix(0, number))
+        drawn[start : start + 4096] = torch.rand(grey.shape, generator=generator) < grey
+    return drawn
+
+
+def _check_grid(looked: Survey, scaling: Scaling, source: str, binarise: str | None) -> None:
+    low, high = float(looked.low.min()), float(looked.high.max())
+    if scaling.kind == "identity":
+        right = looked.binary or (binarise is not None and low >= 0 and high <= 1)
+        known = "0..1" if binarise else "0 and 1"
+    elif scaling.kind == "levels":
+        top = scaling.low + scaling.step * (scaling.levels - 1)
+        on_grid = looked.bytes_ if scaling.step < 1 else looked.whole
+        right, known = on_grid and low >= scaling.low and high <= top + 1e-6, scaling.describe()
+    else:
+        return
+    if not right:
+        raise ValueError(
+            f"the values of {source} run from {low:g} to {high:g}, and the model knows {known}; scale them alike"
+        )

@@ -1,0 +1,128 @@
+"""Some rows of a data set: the thing that training and evaluation read."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from narrows import draws
+from narrows.contract import Batch
+from narrows.data.found import tensor
+from narrows.data.scaling import Scaling
+
+__all__ = ["Rows", "rows"]
+
+
+class Rows:
+    """Rows of an array, scaled when they are asked for.
+
+    In memory: a batch is one gather and one scaling on the device. On disk: the gather is numpy's, in the order of the
+    file, and the batch is moved to the device before it is scaled. Whatever is handed out lies in the support of the
+    likelihood: with `binarise="dynamic"` every reading draws anew, `draws.uniform(1, x)[0] < x`.
+
+    Arguments: `x` raw, (N, *event), a tensor or an array on disk; `scaling` to model units, None where x is in model
+    units; `label` (N,) integers or None; `binarise` None, "fixed", "dynamic" or "relaxed"; `numbers` (n,) which rows
+    of x these are, None for all.
+    Example:
+        >>> some = Rows(torch.tensor([[0], [128], [255]], dtype=torch.uint8), Scaling("levels", "uint8", levels=256))
+        >>> some.batch(torch.tensor([2, 0])).x
+        tensor([[1.],
+                [0.]])
+    """
+
+    def __init__(
+        self,
+        x: Tensor | NDArray[Any],
+        scaling: Scaling | None = None,
+        label: Tensor | None = None,
+        binarise: str | None = None,
+        numbers: Tensor | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.raw = x
+        self.scaling = scaling
+        self.binarise = binarise
+        self.device = torch.device(device or (x.device if isinstance(x, Tensor) else "cpu"))
+        self.numbers = numbers if numbers is None else numbers.to(self.device)
+        self._label = label if label is None else label.to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.raw if self.numbers is None else self.numbers)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the event."""
+        return tuple(self.raw.shape[1:])
+
+    @property
+    def label(self) -> Tensor | None:
+        """(n,) integers, -1 where unlabelled; None without labels."""
+        return self._label if self._label is None or self.numbers is None else self._label[self.numbers]
+
+    @property
+    def x(self) -> Tensor:
+        """All rows in model units, (n, *event): for small sets."""
+        return self.batch(torch.arange(len(self))).x
+
+    def to(self, device: str | torch.device) -> "Rows":
+        """The same rows for batches on `device`; what is in memory moves there as a whole, what is on disk stays."""
+        device = torch.device(device)
+        if device == self.device:
+            return self
+        if not isinstance(self.raw, Tensor):
+            return Rows(self.raw, self.scaling, self._label, self.binarise, self.numbers, device)
+        own = self.raw if self.numbers is None else self.raw[self.numbers]
+        return Rows(own.to(device), self.scaling, self.label, self.binarise)
+
+    def take(self, index: Tensor) -> "Rows":
+        """Some of these rows, by position; nothing is copied."""
+        numbers = index.to(self.device) if self.numbers is None else self.numbers[index.to(self.device)]
+        return Rows(self.raw, self.scaling, self._label, self.binarise, numbers, self.device)
+
+    def batch(self, index: Tensor, step: Tensor | None = None) -> Batch:
+        """The rows at positions `index` (B,), in that order; they are their own target."""
+        index = index.to(self.device)
+        at = index if self.numbers is None else self.numbers.index_select(0, index)
+        x = self._read(at)
+        if self.scaling is not None:
+            x = self.scaling(x)
+        if self.binarise == "dynamic":
+            x = (draws.uniform(1, x)[0] < x).to(x.dtype)
+        label = None if self._label is None else self._label.index_select(0, at)
+        return Batch(x, x, label=label, row=index, step=step, rows=len(self))
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All rows in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.batch(torch.arange(start, min(start + size, len(self)), device=self.device))
+
+    def _read(self, at: Tensor) -> Tensor:
+        if isinstance(self.raw, Tensor):
+            return self.raw.index_select(0, at)
+        wanted = at.cpu().numpy()
+        order = np.argsort(wanted, kind="stable")  # the disk is read forwards
+        found = self.raw[wanted[order]]
+        held = np.empty_like(found)
+        held[order] = found
+        return tensor(held).to(self.device, non_blocking=True)
+
+    def __repr__(self) -> str:
+        where = self.device if isinstance(self.raw, Tensor) else "disk"
+        return f"Rows({len(self)} x {self.shape}, {where})"
+
+
+def rows(x: "Rows | Tensor | NDArray[Any]") -> Rows:
+    """Rows as they are; a tensor or array (n, *event), which must be in model units already, as rows.
+
+    Raises: TypeError for anything else.
+    """
+    if isinstance(x, Rows):
+        return x
+    if isinstance(x, np.ndarray):
+        x = tensor(x)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"rows are read from Rows, a tensor or an array (n, *event); got {type(x).__name__}")
+    return Rows(x if x.is_floating_point() else x.float())

@@ -1,0 +1,42 @@
+"""What is chosen where nothing was said: resolved here, printed, and stored in the run folder."""
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from narrows.baselines import fit_pca
+from narrows.data import Data, Rows
+from narrows.likelihoods import Gaussian
+from narrows.networks import Conv, Mlp
+
+__all__ = ["arguments", "latent"]
+
+
+def latent(rows: Rows) -> int:
+    """As many units as PCA needs for 90 % of the variance of at most 10,000 rows, within 2 to 64 and below the width."""
+    few = rows.take(torch.arange(min(len(rows), 10_000)))
+    x = torch.cat([batch.x.cpu() for batch in few.batches(4096)]).flatten(1)
+    most = min(64, x.shape[1] - 1, len(x) - 1)
+    pca = fit_pca(x, max(most, 1))
+    total = float(x.double().var(0, correction=0).sum())
+    enough = int((pca.variances.cumsum(0) < 0.9 * total).sum()) + 1
+    return max(1, min(max(enough, 2), most))
+
+
+def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a recipe for a data set: those given, and for the others what suits the data.
+
+    Images of 32 x 32 and more get convolutions, everything else a perceptron of 512 hidden units.
+    """
+    chosen = dict(given)
+    chosen["shape"] = data.shape
+    if chosen.get("latent") in (None, "auto"):
+        chosen["latent"] = latent(data.train)
+    if "likelihood" not in chosen:
+        # with beta = 0 a learned sigma has no optimum
+        fixed = recipe == "autoencoder" and getattr(data.likelihood, "func", data.likelihood) is Gaussian
+        chosen["likelihood"] = partial(Gaussian, sigma=1.0) if fixed else data.likelihood
+    if "network" not in chosen:
+        chosen["network"] = Conv if data.image and min(data.shape[-2:]) >= 32 else Mlp
+    return chosen

@@ -1,0 +1,100 @@
+"""Where randomness comes from.
+
+The noise of a training step is a function of (seed, step) and of a row's place in the *global* batch, so that neither a
+validation pass, a resume nor the number of processes can shift it. Everything draws from torch's own generators; what
+stands here decides how they are seeded and which rows of a draw are kept.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["common", "mix", "normal", "part", "reseed", "seeded", "uniform"]
+
+
+class _Share(NamedTuple):
+    start: int
+    total: int  # 0: one draw for all rows
+
+
+_share: ContextVar[_Share | None] = ContextVar("share", default=None)
+
+
+def mix(seed: int, *path: int) -> int:
+    """A 32-bit seed from a seed and the place where it is used, e.g. `mix(seed, step)`.
+
+    For a fixed seed and all but the last entry, distinct last entries below 2**32 give distinct results. (torch's CPU
+    generator reads 32 bits of its seed, so neighbouring seeds must differ there.)
+    """
+    value = seed & 0xFFFFFFFFFFFFFFFF
+    for part in path:
+        # splitmix64's finaliser, then an odd step: a bijection of `part` modulo 2**32
+        value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        value = (value ^ (value >> 31)) + part * 0x9E3779B1
+    return value & 0xFFFFFFFF
+
+
+def reseed(seed: int, *path: int) -> None:
+    """Seeds torch's global generators for one place; callers hold `torch.random.fork_rng`.
+
+    Each by its own call: `torch.manual_seed` takes down a stack trace for every device that has not been used, which is
+    longer than a small training step.
+    """
+    value = mix(seed, *path)
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(value)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(value)
+
+
+@contextmanager
+def seeded(seed: int, *path: int) -> Iterator[None]:
+    """Draws inside depend on the seed alone; torch's global generators are left as found."""
+    with torch.random.fork_rng():
+        reseed(seed, *path)
+        yield
+
+
+@contextmanager
+def _sharing(share: _Share) -> Iterator[None]:
+    token = _share.set(share)
+    try:
+        yield
+    finally:
+        _share.reset(token)
+
+
+def part(start: int, total: int) -> AbstractContextManager[None]:
+    """The rows at hand are rows `start, start + 1, ...` of a batch of `total` shared among processes."""
+    return _sharing(_Share(start, total))
+
+
+def common() -> AbstractContextManager[None]:
+    """Every row gets the same draw, so that a row scores alike whatever stands beside it."""
+    return _sharing(_Share(0, 0))
+
+
+def normal(samples: int, like: Tensor) -> Tensor:
+    """Standard normal draws (samples, *like.shape) for rows `like` (B, ...), on its device and in its dtype."""
+    return _draw(torch.randn, samples, like)
+
+
+def uniform(samples: int, like: Tensor) -> Tensor:
+    """Draws from [0, 1), (samples, *like.shape), for rows `like` (B, ...), on its device and in its dtype."""
+    return _draw(torch.rand, samples, like)
+
+
+def _draw(sampler: Callable[..., Tensor], samples: int, like: Tensor) -> Tensor:
+    rows, rest = like.shape[0], like.shape[1:]
+    share = _share.get()
+    if share is None:
+        return sampler(samples, rows, *rest, device=like.device, dtype=like.dtype)
+    drawn = sampler(samples, share.total or 1, *rest, device=like.device, dtype=like.dtype)
+    return drawn[:, share.start : share.start + rows] if share.total else drawn.expand(samples, rows, *rest)

@@ -1,0 +1,319 @@
+"""What a trained model is worth, in numbers that say how they were got.
+
+Every function takes rows (`Rows`, or a tensor in model units) and draws under a seed of its own: the same call gives
+the same number, and torch's generator is left as found.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from narrows import draws
+from narrows.baselines import Columns, Pca, fit_columns, fit_pca
+from narrows.contract import Batch
+from narrows.data import Data, Rows
+from narrows.data import rows as as_rows
+from narrows.likelihoods import log_prob
+from narrows.models import Autoencoder
+from narrows.objectives import Objective, log_weights
+
+__all__ = [
+    "ActiveUnits",
+    "Likelihood",
+    "Mean",
+    "RoundTrip",
+    "active_units",
+    "bits_per_dimension",
+    "codes",
+    "distortion_rate",
+    "evaluate",
+    "log_likelihood",
+    "reconstruct",
+    "round_trip",
+    "verdict",
+]
+
+BUDGET = 2_000_000  # numbers that the decoder may hold at once: fits the caches better than memory, and is flat in K
+
+
+class Mean(NamedTuple):
+    """A mean over rows and its standard error (of the rows as a sample of all rows there could be)."""
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Mean":
+        """Of (n,) values."""
+        values = values.double()
+        error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return cls(float(values.mean()), error)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} ± {self.standard_error:.2g}"
+
+
+class Likelihood(NamedTuple):
+    """What `log_likelihood` found, in nats."""
+
+    values: Tensor  # (n,) estimate of log p(x) of each row; a lower bound in expectation
+    mean: float
+    standard_error: float  # of the mean, rows as a sample
+    monte_carlo_error: float  # of the mean, from the finite number of draws
+    effective_sample_size: Tensor  # (n,) in 1..K; near 1 the estimate hangs on one draw and is too low
+    samples: int
+
+    def __str__(self) -> str:
+        return (
+            f"log p(x) >= {self.mean:.4g} ± {self.standard_error:.2g} nats (importance-weighted, K = {self.samples}, Monte "
+            f"Carlo error {self.monte_carlo_error:.2g}, median effective sample size "
+            f"{float(self.effective_sample_size.median()):.3g})"
+        )
+
+
+class ActiveUnits(NamedTuple):
+    """Which units of the code carry something, by both definitions in use."""
+
+    by_variance: Tensor  # (D,) bool: variance over x of the posterior mean > 0.01 (Burda et al. 2015, section 5.2)
+    by_rate: Tensor | None  # (D,) bool: mean KL > 0.01 nats (Sonderby et al. 2016); None for a deterministic code
+    variance: Tensor  # (D,)
+    rate: Tensor | None  # (D,) nats
+
+
+class RoundTrip(NamedTuple):
+    """Errors of going there and back, on means; squared, summed over the event or the units."""
+
+    x: Tensor  # (n,) |x - E[x | z(x)]|^2, model units (pixels in 0..1)
+    z: Tensor | None  # (n,) |z - z(E[x|z])|^2 for z from the prior; None without one
+
+
+def bits_per_dimension(nats: float, shape: tuple[int, ...]) -> float:
+    """-nats / (log 2 * values of a row): meaningful only where p(x|z) is a probability of the stored values."""
+    return -nats / (math.log(2) * math.prod(shape))
+
+
+def _device(model: Autoencoder) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _batches(model: Autoencoder, data: Rows | Tensor, size: int = 1024) -> Iterator[Batch]:
+    rows = as_rows(data)
+    if tuple(rows.shape) != model.shape:
+        raise ValueError(f"the model is for rows of shape {model.shape}; these have {tuple(rows.shape)}")
+    model.eval()
+    return rows.to(_device(model)).batches(size)
+
+
+@torch.no_grad()
+def log_likelihood(model: Autoencoder, data: Rows | Tensor, samples: int = 5000, seed: int = 0) -> Likelihood:
+    r"""Importance-weighted estimate of log p(x), a lower bound in expectation that rises to it with K = `samples`.
+
+    .. math:: \log \hat p(x) = \log \frac1K \sum_k \frac{p(x \mid z_k)\, p(z_k)}{q(z_k \mid x)}, \quad z_k \sim q(z \mid x)
+
+    The encoder runs once a row; draws come in pieces of constant memory, whatever K. The Monte Carlo error is the delta
+    method's, var(log mean w) = (K / ESS - 1) / K with ESS = (sum w)^2 / sum w^2; it is blind to draws that never came.
+
+    Raises: TypeError for a deterministic code, ValueError for samples < 1 or rows of another shape.
+    Reference: Importance Weighted Autoencoders (Burda et al., 2015), arXiv:1509.00519, equation 8.
+    """
+    if samples < 1:
+        raise ValueError(f"log_likelihood takes at least one sample; got samples={samples}")
+    values, sizes, variances = [], [], []
+    width = math.prod(model.likelihood.wants)
+    with draws.seeded(seed, 4, 0):
+        for batch in _batches(model, data, max(1, min(256, BUDGET // width))):
+            h = model.hidden(batch.x, batch.context)
+            piece = max(1, BUDGET // (width * len(batch.x)))
+            total = squares = torch.full((len(batch.x),), -math.inf, dtype=torch.float64, device=h.device)
+            for done in range(0, samples, piece):
+                k = min(piece, samples - done)
+                code = model.posterior(h, batch.context, k)
+                px = model.decode(code.z, batch.context)
+                distortion, rate = log_weights(px, code, batch.target, batch.seen)
+                log_w = -(distortion + rate).unflatten(0, (k, -1)).double()  # (k, B)
+                total = torch.logaddexp(total, log_w.logsumexp(0))
+                squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
+            size = (2 * total - squares).exp()
+            values.append((total - math.log(samples)).cpu())
+            sizes.append(size.cpu())
+            variances.append((samples / size - 1).clamp_min(0).cpu() / samples)
+    value, variance = torch.cat(values), torch.cat(variances)
+    mean = Mean.of(value)
+    return Likelihood(
+        value, *mean, math.sqrt(float(variance.sum())) / len(value), torch.cat(sizes), samples
+    )
+
+
+@torch.no_grad()
+def distortion_rate(
+    model: Autoencoder, data: Rows | Tensor, samples: int = 1, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Distortion (reconstruction) and rate (KL in closed form) of each row, (n,) nats; -(their sum) is the ELBO."""
+    distortions, rates = [], []
+    with draws.seeded(seed, 5, 0):
+        for batch in _batches(model, data):
+            distortion = torch.zeros(len(batch.x), device=batch.x.device)
+            h = model.hidden(batch.x, batch.context)
+            for _ in range(samples):
+                code = model.posterior(h, batch.context)
+                distortion -= log_prob(model.decode(code.z, batch.context), batch.target, batch.seen) / samples
+            distortions.append(distortion.cpu())
+            rates.append(code.rate.cpu())
+    return torch.cat(distortions), torch.cat(rates)
+
+
+@torch.no_grad()
+def codes(model: Autoencoder, data: Rows | Tensor) -> Tensor:
+    """The point code (posterior mean) of each row, (n, D), on the CPU."""
+    return torch.cat([model.encode(batch.x, batch.context).z.cpu() for batch in _batches(model, data)])
+
+
+@torch.no_grad()
+def reconstruct(model: Autoencoder, data: Rows | Tensor) -> Tensor:
+    """E[x | z] at the point code of each row, (n, *event) in model units, on the CPU."""
+    batches = _batches(model, data)
+    return torch.cat([model.decode(model.encode(b.x, b.context).z, b.context).mean.cpu() for b in batches])
+
+
+@torch.no_grad()
+def active_units(model: Autoencoder, data: Rows | Tensor) -> ActiveUnits:
+    """Which units are active, by the variance of the posterior mean and by the rate."""
+    means, rates, density = [], [], True
+    for batch in _batches(model, data):
+        code = model.encode(batch.x, batch.context)
+        means.append(code.z.double().cpu())
+        rates.append(code.rates.double().cpu())
+        density = code.log_q is not None
+    variance = torch.cat(means).var(0, correction=0)
+    rate = torch.cat(rates).mean(0) if density and rates[0].shape[-1] == model.latent else None
+    return ActiveUnits(variance > 0.01, None if rate is None else rate > 0.01, variance, rate)
+
+
+@torch.no_grad()
+def round_trip(model: Autoencoder, data: Rows | Tensor, seed: int = 0) -> RoundTrip:
+    """Errors of x to z to x on the rows, and of z to x to z on as many draws from the prior."""
+    errors, back = [], []
+    with draws.seeded(seed, 6, 0):
+        for batch in _batches(model, data):
+            mean = model.decode(model.encode(batch.x, batch.context).z, batch.context).mean
+            errors.append((mean - batch.target).square().flatten(1).sum(1).cpu())
+            if model.posterior.prior is not None:
+                z = model.posterior.prior(batch.context).expand((len(batch.x),)).sample()
+                again = model.encode(model.decode(z, batch.context).mean, batch.context).z
+                back.append((again - z).square().flatten(1).sum(1).cpu())
+    return RoundTrip(torch.cat(errors), torch.cat(back) if back else None)
+
+
+# ---- all of it on one data set, beside the baselines: what the report and `narrows evaluate` show ----
+
+
+def evaluate(
+    model: Autoencoder, objective: Objective, data: Data, samples: int = 1000, rows: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Measures a model on train, valid and test beside PCA and independent columns, as a record for JSON.
+
+    Bounds with K = `samples` are taken on at most `rows` rows of each part (the first), everything else on at most
+    10,000. A pair [mean, standard error] stands for each figure; nats per row, squared errors in model units.
+    """
+    density = model.posterior.prior is not None
+    discrete = model.likelihood.discrete
+    fitted = _rows(data.train, 50_000).flatten(1)
+    levels = getattr(model.likelihood, "levels", 2 if discrete else None)
+    pca, columns = fit_pca(fitted, model.latent), fit_columns(fitted, levels)
+    parts = {}
+    for name, part in (("train", data.train), ("valid", data.valid), ("test", data.test)):
+        if len(part):
+            parts[name] = _part(model, part, (pca, columns), samples if density else 0, rows, seed)
+    units = active_units(model, data.train.take(torch.arange(min(len(data.train), 10_000))))
+    trip = round_trip(model, data.train.take(torch.arange(min(len(data.train), 1000))))
+    judged = parts[list(parts)[-1]]
+    result = {
+        "samples": samples if density else None,
+        "seed": seed,
+        "discrete": discrete,
+        "latent": model.latent,
+        "parts": parts,
+        "active_units": {
+            "total": model.latent,
+            "by_variance": int(units.by_variance.sum()),
+            "by_rate": None if units.by_rate is None else int(units.by_rate.sum()),
+            "variance": units.variance.tolist(),
+            "rate": None if units.rate is None else units.rate.tolist(),
+        },
+        "round_trip": {"x": Mean.of(trip.x), "z": None if trip.z is None else Mean.of(trip.z)},
+    }
+    return result | {"verdict": verdict(judged, list(parts)[-1], model.latent, discrete)}
+
+
+def _rows(part: Rows, most: int) -> Tensor:
+    index = torch.arange(min(len(part), most))
+    return torch.cat([batch.target.cpu() for batch in part.take(index).batches(4096)])
+
+
+def _part(
+    model: Autoencoder, part: Rows, baselines: tuple[Pca, Columns], samples: int, rows: int, seed: int
+) -> dict[str, Any]:
+    part = part.take(torch.arange(min(len(part), 10_000)))
+    few = part.take(torch.arange(min(len(part), rows)))
+    with draws.seeded(seed, 7, 0):  # dynamic binarisation draws here once for all that follow
+        x = _rows(part, len(part)).flatten(1)
+    ours = reconstruct(model, part).flatten(1)
+    errors = {"model": (ours - x).square().sum(1).double()}
+    pca, columns = baselines
+    errors["pca"] = (pca.reconstruct(x) - x).square().sum(1)
+    errors["columns"] = (columns.reconstruct(x) - x).square().sum(1)
+    likelihoods = {"columns": columns.log_prob(x[: len(few)])}
+    if not model.likelihood.discrete:
+        likelihoods["pca"] = pca.log_prob(x[: len(few)])
+    record: dict[str, Any] = {"rows": len(part), "bound_rows": len(few)}
+    if samples:
+        distortion, rate = distortion_rate(model, part, seed=seed)
+        found = log_likelihood(model, few, samples, seed)
+        likelihoods["model"] = found.values
+        record |= {
+            "distortion": Mean.of(distortion),
+            "rate": Mean.of(rate),
+            "elbo": Mean.of(-distortion - rate),
+            "monte_carlo_error": found.monte_carlo_error,
+            "effective_sample_size": float(found.effective_sample_size.median()),
+        }
+    record["reconstruction"] = {name: Mean.of(values) for name, values in errors.items()}
+    record["log_likelihood"] = {name: Mean.of(values) for name, values in likelihoods.items()}
+    if model.likelihood.discrete:
+        d = math.prod(part.shape)
+        record["bits_per_dimension"] = {n: tuple(v / math.log(2) / d for v in (-m.mean, m.standard_error))
+                                        for n, m in record["log_likelihood"].items()}
+    record["gain"] = {
+        f"{kind} over {name}": Mean.of(sign * (values["model"] - values[name]))
+        for kind, sign, values in (("likelihood", 1, likelihoods), ("reconstruction", -1, errors))
+        for name in values
+        if name != "model" and "model" in values
+    }
+    return record
+
+
+def verdict(part: dict[str, Any], name: str, latent: int, discrete: bool) -> str:
+    """One sentence: does the model earn its keep, against each baseline on the same rows?"""
+    words = {"columns": "independent columns", "pca": f"PCA with {latent} components"}
+    won, lost, level = [], [], []
+    for what, (gain, error) in part["gain"].items():
+        kind, baseline = what.split(" over ")
+        if kind == "likelihood":
+            key, unit, sign = ("bits_per_dimension", " bits/dim", 1) if discrete else ("log_likelihood", " nats", 1)
+            label = "likelihood"
+        else:
+            key, unit, sign, label = "reconstruction", "", 1, "reconstruction error"
+        ours, theirs = (sign * part[key][who][0] for who in ("model", baseline))
+        text = f"{label} {ours:.4g} against {theirs:.4g}{unit} for {words[baseline]}"
+        (won if gain > 2 * error else lost if gain < -2 * error else level).append(text)
+    out = []
+    if won:
+        out.append("better: " + ", ".join(won))
+    if level:
+        out.append("no clear difference: " + ", ".join(level))
+    if lost:
+        out.append("WORSE, take the baseline for this: " + ", ".join(lost))
+    return f"On {name} rows, " + "; ".join(out) + "."

@@ -1,0 +1,285 @@
+"""p(x|z): from what a decoder says to a distribution over the data.
+
+A likelihood is a module built for one event shape. It asks the decoder for `channels` numbers per value, laid out
+(S, channels, *event), and returns a `torch.distributions.Distribution` with batch (S,) and the event of x. Continuous
+and grey values live in model units, pixels in 0..1; a value of a discrete likelihood with L levels is k / (L - 1).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli as BernoulliDistribution
+from torch.distributions import Categorical as CategoricalDistribution
+from torch.distributions import Distribution, Independent, Normal, constraints
+from torch.nn.functional import logsigmoid, softplus
+
+__all__ = ["Bernoulli", "Categorical", "DiscretisedLogistic", "Gaussian", "Likelihood", "cells", "log_prob"]
+
+
+def cells(px: Distribution, x: Tensor) -> Tensor:
+    """log p(x|z) of each value, before the sum over the event, (S, *event) nats."""
+    if not isinstance(px, Independent):
+        raise TypeError(f"only an Independent distribution has cells; this one is {type(px).__name__}")
+    return px.base_dist.log_prob(x)
+
+
+def log_prob(px: Distribution, x: Tensor, seen: Tensor | None = None) -> Tensor:
+    """log p(x|z) summed over the event, or over its observed cells only, (S,) nats."""
+    if seen is None:
+        return px.log_prob(x)
+    return torch.where(seen, cells(px, x), 0.0).flatten(1).sum(1)
+
+
+class Likelihood(nn.Module):
+    """What the four likelihoods have in common: the event's shape, and the layout of what the decoder says.
+
+    Attributes: `shape` of the event; `channels`, numbers wanted from the decoder per value; `discrete`, whether
+    probabilities (not densities) of the values come out, so that bits/dim have a meaning; `support`, which values have
+    a likelihood at all.
+    """
+
+    channels = 1
+    discrete = False
+    support: constraints.Constraint = constraints.real
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    @property
+    def wants(self) -> tuple[int, ...]:
+        """Shape of the decoder's output for one row: (channels, *event)."""
+        return (self.channels, *self.shape)
+
+    def forward(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
+        """Parameters (S, channels, *event), or anything of that many numbers a row, to p(x|z)."""
+        if parameters[0].numel() != math.prod(self.wants):
+            raise ValueError(
+                f"{type(self).__name__} over {self.shape} wants {self.wants} numbers a row from the decoder; "
+                f"it gave {tuple(parameters.shape[1:])}"
+            )
+        base = self.values(parameters.reshape(-1, *self.wants))
+        return Independent(base, len(self.shape), validate_args=False)
+
+    def values(self, parameters: Tensor) -> Distribution:
+        """The distribution of each value: batch (S, *event), event ()."""
+        raise TypeError("Likelihood is abstract: use Bernoulli, Gaussian, Categorical or DiscretisedLogistic")
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}"
+
+
+class Bernoulli(Likelihood):
+    r"""Black or white: each value is 1 with probability sigmoid(logit).
+
+    .. math:: \log p(x \mid z) = \sum_d x_d l_d - \log(1 + e^{l_d})
+
+    `relaxed` admits grey values in [0, 1]. The sum is then no likelihood of anything (it lacks the constant of the
+    continuous Bernoulli, Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845) and only serves comparison with peers.
+
+    Shapes: logits (S, 1, *event) -> p(x|z) over (S,) x event.
+    Example:
+        >>> Bernoulli((2,))(torch.zeros(3, 1, 2)).log_prob(torch.ones(3, 2))  # 2 log 1/2
+        tensor([-1.3863, -1.3863, -1.3863])
+    """
+
+    def __init__(self, shape: tuple[int, ...], relaxed: bool = False) -> None:
+        super().__init__(shape)
+        self.relaxed = relaxed
+        self.discrete = not relaxed
+        self.support = constraints.unit_interval if relaxed else constraints.boolean
+
+    def values(self, parameters: Tensor) -> Distribution:
+        return BernoulliDistribution(logits=parameters[:, 0], validate_args=False)
+
+
+class Gaussian(Likelihood):
+    r"""A normal about what the decoder says, with a standard deviation that is fixed or learned.
+
+    .. math:: \log p(x \mid z) = -\sum_d \frac{(x_d - \mu_d)^2}{2\sigma_d^2} + \log \sigma_d + \tfrac12 \log 2\pi
+
+    With `sigma` fixed, the negative ELBO is |x - mu|^2 + lambda KL up to a factor and a constant, lambda = 2 sigma^2
+    (Lucas et al. 2019, arXiv:1911.02469, section 4). `learn="shared"` makes sigma one parameter, `learn="each"` one
+    per value, starting at `sigma`; both are kept above `floor`, since a value that is reproduced exactly has no best
+    sigma.
+
+    Shapes: means (S, 1, *event) -> p(x|z) over (S,) x event. Density in model units.
+    Raises: ValueError where sigma is not positive or `learn` is none of None, "shared", "each".
+    Example:
+        >>> Gaussian((2,), sigma=1.0)(torch.zeros(1, 1, 2)).log_prob(torch.zeros(1, 2))  # -log 2 pi
+        tensor([-1.8379])
+    """
+
+    floor = 1e-3
+
+    def __init__(self, shape: tuple[int, ...], sigma: float = 1.0, learn: str | None = None) -> None:
+        super().__init__(shape)
+        if not sigma > 0:
+            raise ValueError(f"sigma is a standard deviation and must be positive; got {sigma}")
+        if learn not in (None, "shared", "each"):
+            raise ValueError(f'learn is None, "shared" or "each"; got {learn!r}')
+        self.learn = learn
+        log_sigma = torch.full(self.shape if learn == "each" else (), math.log(sigma))
+        if learn is None:
+            self.register_buffer("log_sigma", log_sigma)
+        else:
+            self.log_sigma = nn.Parameter(log_sigma)
+
+    @property
+    def sigma(self) -> Tensor:
+        """Standard deviation in model units, a scalar or (*event)."""
+        sigma = self.log_sigma.exp()
+        return sigma if self.learn is None else sigma.clamp_min(self.floor)
+
+    def values(self, parameters: Tensor) -> Distribution:
+        mean = parameters[:, 0]
+        return Normal(mean, self.sigma.expand_as(mean), validate_args=False)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, learn={self.learn!r}"
+
+
+class _Levels(constraints.Constraint):
+    """k / (levels - 1) for k = 0 ... levels - 1."""
+
+    is_discrete = True
+
+    def __init__(self, levels: int) -> None:
+        self.levels = levels
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        k = value * (self.levels - 1)
+        return (k > -0.5) & (k < self.levels - 0.5) & ((k - k.round()).abs() < 1e-3 * max(1.0, self.levels / 256))
+
+    def __repr__(self) -> str:
+        return f"k / {self.levels - 1} for k = 0 ... {self.levels - 1}"
+
+
+class _Discrete(Likelihood):
+    """A probability for each of `levels` evenly spaced values."""
+
+    discrete = True
+
+    def __init__(self, shape: tuple[int, ...], levels: int = 256) -> None:
+        if levels < 2:
+            raise ValueError(f"{type(self).__name__} needs at least 2 levels; got {levels}")
+        super().__init__(shape)
+        self.levels = levels
+        self.support = _Levels(levels)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, levels={self.levels}"
+
+
+class LevelsDistribution(Distribution):
+    """A categorical over k / (levels - 1): the values are on the grid of the data, not indices.
+
+    Shapes: logits (..., levels) -> batch (...), event ().
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012 (torch's own declaration)
+
+    def __init__(self, logits: Tensor) -> None:
+        self.base = CategoricalDistribution(logits=logits, validate_args=False)
+        self.levels = logits.shape[-1]
+        super().__init__(self.base.batch_shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        grid = torch.linspace(0, 1, self.levels, device=self.base.logits.device, dtype=self.base.logits.dtype)
+        return self.base.probs @ grid
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
+        return self.base.sample(sample_shape).to(self.base.logits.dtype) / (self.levels - 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.base.log_prob((value * (self.levels - 1)).round())
+
+
+class Categorical(_Discrete):
+    r"""One free probability for each level of each value; knows nothing of their order.
+
+    .. math:: \log p(x \mid z) = \sum_d l_{d, k_d} - \log \sum_k e^{l_{d, k}}, \quad k_d = (L - 1) x_d
+
+    Shapes: logits (S, levels, *event) -> p(x|z) over (S,) x event.
+    Example:
+        >>> Categorical((2,), levels=4)(torch.zeros(1, 4, 2)).log_prob(torch.ones(1, 2))  # 2 log 1/4
+        tensor([-2.7726])
+    """
+
+    def __init__(self, shape: tuple[int, ...], levels: int = 256) -> None:
+        super().__init__(shape, levels)
+        self.channels = levels
+
+    def values(self, parameters: Tensor) -> Distribution:
+        return LevelsDistribution(parameters.movedim(1, -1))
+
+
+class LogisticDistribution(Distribution):
+    r"""A logistic with location m and scale s, rounded to the grid k / (levels - 1); the outer bins take the tails.
+
+    With a, b the upper and lower edge of a bin in units of s, an inner bin has the probability
+
+    .. math:: \sigma(a) - \sigma(b) = \sigma(a)\,\sigma(-b)\,(1 - e^{b - a}),
+
+    whose logarithm is a sum of three that never cancel; an outer bin has only the first or the second factor.
+
+    Shapes: location, scale (...) -> batch (...), event ().
+    Reference: PixelCNN++ (Salimans et al., 2017), arXiv:1701.05517, equation 2, for the discretisation.
+    """
+
+    arg_constraints = {"location": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+
+    def __init__(self, location: Tensor, log_scale: Tensor, levels: int) -> None:
+        self.location, self.log_scale, self.levels = location, log_scale, levels
+        super().__init__(location.shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        half = 0.5 / (self.levels - 1)
+        inverse = (-self.log_scale).exp()
+        centred = value - self.location
+        upper, lower = (centred + half) * inverse, (centred - half) * inverse
+        first, last = value < half, value > 1 - half
+        inner = torch.log(-torch.expm1(-2 * half * inverse))
+        return (
+            torch.where(last, 0.0, logsigmoid(upper))
+            + torch.where(first, 0.0, logsigmoid(-lower))
+            + torch.where(first | last, 0.0, inner)
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        # E[k] = sum over k >= 1 of P(value >= k); one level at a time, so that memory does not grow with the levels
+        inverse = (-self.log_scale).exp()
+        total = torch.zeros_like(self.location)
+        for k in range(1, self.levels):
+            total += torch.sigmoid((self.location - (k - 0.5) / (self.levels - 1)) * inverse)
+        return total / (self.levels - 1)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
+        with torch.no_grad():
+            u = torch.rand(self._extended_shape(sample_shape), device=self.location.device, dtype=self.location.dtype)
+            value = self.location + self.log_scale.exp() * torch.logit(u, eps=1e-7)
+            return (value * (self.levels - 1)).round().clamp(0, self.levels - 1) / (self.levels - 1)
+
+
+class DiscretisedLogistic(_Discrete):
+    r"""Whole numbers with an order (grey levels, counts up to a bound): location and scale for each value.
+
+    Shapes: (S, 2, *event), location in model units and log-scale, -> p(x|z) over (S,) x event.
+    Reference: PixelCNN++ (Salimans et al., 2017), arXiv:1701.05517, section 2.1, with one component.
+    Example:
+        >>> px = DiscretisedLogistic((1,), levels=3)(torch.zeros(1, 2, 1))
+        >>> float(sum(px.log_prob(torch.full((1, 1), k / 2)).exp() for k in range(3)))
+        1.0
+    """
+
+    channels = 2
+
+    def values(self, parameters: Tensor) -> Distribution:
+        location, log_scale = parameters.unbind(1)
+        # centred on mid-grey, and a floor of a hundredth of a level: below it a bin's probability is 0 or 1
+        floor = math.log(0.01 / (self.levels - 1))
+        return LogisticDistribution(location + 0.5, floor + softplus(log_scale - 2.0 - floor), self.levels)

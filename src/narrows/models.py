@@ -1,0 +1,85 @@
+"""The models: what joins an encoder to a decoder through a code. There are two, and they are final."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from narrows.contract import Code, Pass
+from narrows.likelihoods import Likelihood
+
+__all__ = ["Autoencoder"]
+
+
+class Autoencoder(nn.Module):
+    """x through a narrow code and back.
+
+        x (B, *event) -> encoder -> h (B, F) -> posterior -> z (S, D) -> decoder -> (S, C, *event) -> likelihood -> p(x|z)
+                                                  |                                                      |
+                                                  q(z|x), p(z): the rate                                 the distortion
+
+    Every member of the family is this class with other parts. `encoder` and `decoder` are any modules; one that reads
+    context is called with it as second argument. `spec` is how a recipe built the model, None where hands did.
+
+    Raises: TypeError where a part is missing its half of the contract (`posterior.features`, a `Likelihood`).
+    Example:
+        >>> from narrows.networks import Mlp
+        >>> from narrows.posteriors import Gaussian
+        >>> from narrows.priors import StandardNormal
+        >>> from narrows.likelihoods import Bernoulli
+        >>> q, p = Gaussian(StandardNormal(2)), Bernoulli((8,))
+        >>> model = Autoencoder(Mlp((8,), (q.features,)), q, Mlp((2,), p.wants), p)
+        >>> model(torch.zeros(3, 8), samples=5).px.batch_shape
+        torch.Size([15])
+    """
+
+    def __init__(self, encoder: nn.Module, posterior: nn.Module, decoder: nn.Module, likelihood: Likelihood) -> None:
+        super().__init__()
+        if not isinstance(likelihood, Likelihood):
+            raise TypeError(
+                f"the last part of an Autoencoder is a likelihood such as Bernoulli(shape); got {type(likelihood).__name__}"
+            )
+        self.encoder, self.posterior, self.decoder, self.likelihood = encoder, posterior, decoder, likelihood
+        self.spec: dict[str, Any] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of x, without the batch."""
+        return self.likelihood.shape
+
+    @property
+    def latent(self) -> int:
+        """Number of units of the code."""
+        return int(self.posterior.latent)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:
+        code = self.posterior(self.hidden(x, context), context, samples)
+        return Pass(self.decode(code.z, context), code)
+
+    def hidden(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the posterior reads, (B, F)."""
+        return self.encoder(x) if context is None else self.encoder(x, context)
+
+    def encode(self, x: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = False) -> Code:
+        """The code of x: its mean, or `samples` draws a row."""
+        return self.posterior(self.hidden(x, context), context, samples, draw)
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
+        """p(x|z) for codes (S, D); S is a multiple of the rows of context."""
+        if context is None:
+            return self.likelihood(self.decoder(z))
+        context = context.repeat(len(z) // len(context), 1)
+        return self.likelihood(self.decoder(z, context), context)
+
+    def sample(self, n: int, context: Tensor | None = None) -> Distribution:
+        """p(x|z) for n draws of z from the prior; its `.mean` and `.sample()` are pictures, rows, words.
+
+        Raises: TypeError where there is no prior to draw from.
+        """
+        if self.posterior.prior is None:
+            raise TypeError(
+                "a deterministic autoencoder has no prior p(z) to draw from. Wrong: autoencoder(...) then sample; "
+                "right: train recipe vae, or decode codes of your own with model.decode(z)"
+            )
+        p = self.posterior.prior(context)
+        return self.decode(p.sample((n,)) if context is None else p.expand((n,)).sample(), context)

@@ -1,0 +1,105 @@
+"""Plain networks from one shape to another: the functions h(x) and theta(z) of the equation.
+
+A network is built as `network(inputs, outputs, context)`, with shapes of one row and the number of context features,
+and called as `network(x, context)`. Any module with that call will do in their place.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+__all__ = ["Conv", "Mlp"]
+
+
+def _join(x: Tensor, context: Tensor | None) -> Tensor:
+    flat = x.flatten(1)
+    return flat if context is None else torch.cat([flat, context], 1)
+
+
+class Mlp(nn.Module):
+    """Fully connected layers with ReLU between them; `hidden=()` is an affine map.
+
+    Shapes: (S, *inputs), context (S, context) or None -> (S, *outputs).
+    Example:
+        >>> Mlp((1, 28, 28), (32,), hidden=(512,))(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 32])
+    """
+
+    def __init__(
+        self, inputs: tuple[int, ...], outputs: tuple[int, ...], context: int = 0, hidden: tuple[int, ...] = (512,)
+    ) -> None:
+        super().__init__()
+        self.outputs = tuple(outputs)
+        widths = [math.prod(inputs) + context, *hidden, math.prod(outputs)]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = _join(x, context)  # (S, inputs + context)
+        for layer in self.layers[:-1]:
+            x = relu(layer(x), inplace=True)
+        return self.layers[-1](x).unflatten(1, self.outputs)
+
+
+def _halvings(height: int, width: int) -> list[tuple[int, int]]:
+    """Sizes from (height, width) down, each half of the last rounded up, until the longer side is at most 7."""
+    sizes = [(height, width)]
+    while max(sizes[-1]) > 7:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes
+
+
+class Conv(nn.Module):
+    """Convolutions that halve an image to at most 7 x 7 and one dense layer; or the same backwards.
+
+    Images of any height, width and number of channels, on either side: an image in and a vector out is an encoder, a
+    vector in and an image (channels, ..., H, W) out a decoder. `width` counts the channels of the first halving; they
+    double with each further one, up to 8 times `width`. Context joins the vector side.
+
+    Shapes: (S, C, H, W) -> (S, *outputs), or (S, *inputs) -> (S, ..., H, W).
+    Raises: ValueError where neither side is an image, or an image is smaller than 8 x 8.
+    Example:
+        >>> Conv((3, 30, 45), (32,))(torch.zeros(5, 3, 30, 45)).shape
+        torch.Size([5, 32])
+        >>> Conv((16,), (2, 3, 30, 45))(torch.zeros(5, 16)).shape
+        torch.Size([5, 2, 3, 30, 45])
+    """
+
+    def __init__(
+        self, inputs: tuple[int, ...], outputs: tuple[int, ...], context: int = 0, width: int = 32
+    ) -> None:
+        super().__init__()
+        self.decodes = len(outputs) >= 3
+        image = outputs if self.decodes else inputs
+        if len(image) < 3 or min(image[-2:]) < 8:
+            raise ValueError(
+                f"Conv maps images of at least 8 x 8, shape (C, H, W), to a vector or back; got {tuple(inputs)} -> "
+                f"{tuple(outputs)}. Use network=Mlp for vectors and smaller images"
+            )
+        self.outputs = tuple(outputs)
+        self.sizes = _halvings(*image[-2:])
+        channels = [math.prod(image[:-2]), *(width * min(2**i, 8) for i in range(len(self.sizes) - 1))]
+        self.top = (channels[-1], *self.sizes[-1])
+        if self.decodes:
+            self.dense = nn.Linear(math.prod(inputs) + context, math.prod(self.top))
+            # kernel 4 at stride 2 covers every pixel evenly; an odd size is cropped from the doubled one
+            self.layers = nn.ModuleList(
+                nn.ConvTranspose2d(b, a, 4, stride=2, padding=1)
+                for a, b in reversed(list(zip(channels, channels[1:], strict=False)))
+            )
+        else:
+            self.layers = nn.ModuleList(
+                nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(channels, channels[1:], strict=False)
+            )
+            self.dense = nn.Linear(math.prod(self.top) + context, math.prod(outputs))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if not self.decodes:
+            for layer in self.layers:
+                x = relu(layer(x), inplace=True)
+            return self.dense(_join(x, context)).unflatten(1, self.outputs)
+        x = self.dense(_join(x, context)).unflatten(1, self.top)
+        for layer, (height, width) in zip(self.layers, self.sizes[-2::-1], strict=True):
+            x = layer(relu(x, inplace=True))[..., :height, :width]
+        return x.reshape(-1, *self.outputs)

@@ -1,0 +1,143 @@
+"""The equation: loss = distortion + beta * rate + weight * discrepancy + penalty.
+
+Here, and nowhere else, the evidence lower bound is computed and the mean over a batch is taken.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from narrows.contract import Batch, Code, Terms
+from narrows.likelihoods import log_prob
+from narrows.models import Autoencoder
+from narrows.schedules import Schedule, as_schedule
+
+__all__ = ["Objective", "elbo", "iwae", "log_weights"]
+
+T = TypeVar("T", Tensor, Tensor | None)
+Bound = Callable[[Tensor, Tensor, Tensor | float], Tensor]
+
+
+def elbo(distortion: Tensor, rate: Tensor, beta: Tensor | float = 1.0) -> Tensor:
+    """Evidence lower bound (K, B) -> (B,) nats, averaged over K draws (Kingma & Welling 2013, equations 7 and 8)."""
+    return -(distortion + beta * rate).mean(0)
+
+
+def iwae(distortion: Tensor, rate: Tensor, beta: Tensor | float = 1.0) -> Tensor:
+    """Importance-weighted bound (K, B) -> (B,) nats, of K draws together (Burda et al. 2015, equation 8)."""
+    log_w = -(distortion + beta * rate)
+    return log_w.logsumexp(0) - math.log(len(log_w))
+
+
+def log_weights(px: Distribution, code: Code, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Distortion -log p(x|z) and sampled rate log q(z|x) - log p(z) of every draw, each (S,) nats.
+
+    Raises: TypeError where the code has no density.
+    """
+    if code.log_q is None or code.log_p is None:
+        raise TypeError(
+            "importance weights and sampled rates need the density q(z|x), and a deterministic code has none. "
+            "Use recipe vae or iwae, or a posterior such as Gaussian(StandardNormal(latent))"
+        )
+    samples = len(code.log_q) // len(x)
+    return -log_prob(px, _repeat(x, samples), _repeat(seen, samples)), code.log_q - code.log_p
+
+
+def _repeat(t: T, samples: int) -> T:
+    return t if t is None or samples == 1 else t.repeat(samples, *[1] * (t.dim() - 1))  # type: ignore[return-value]
+
+
+class Objective(nn.Module):
+    r"""What is minimised, and what is claimed.
+
+    .. math:: \text{loss} = \frac1B \sum_x \Big( -\log p(x \mid z) + \beta\, \text{rate}(x) + \text{penalty}(x) \Big)
+
+    Arguments:
+        beta: weight of the rate; a number or a schedule.
+        bound: `elbo`, or `iwae` for the importance-weighted bound of `samples` draws.
+        samples: draws of the code per row, K.
+        rate: "closed" for KL in closed form, "sampled" for log q - log p of the draws. Identities between bounds hold
+            per draw only for "sampled", and `iwae` needs it.
+        free_bits: each unit's rate, averaged over the batch, costs nothing below this many nats (Kingma et al. 2016,
+            arXiv:1606.04934, equation 15 with one group per unit).
+        capacity: nats, a number or a schedule; the rate's term becomes beta * \|mean rate - capacity\| (Burgess et al.
+            2018, arXiv:1804.03599, equation 8, with beta as its gamma).
+
+    Raises: ValueError for a weight that is negative or combinations that mean nothing.
+    Example:
+        >>> from narrows.recipes import vae
+        >>> model, objective = vae((8,), latent=2)
+        >>> objective(model, Batch.of(torch.zeros(3, 8))).bound.shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        beta: float | Schedule = 1.0,
+        bound: Bound = elbo,
+        samples: int = 1,
+        rate: str = "closed",
+        free_bits: float = 0.0,
+        capacity: float | Schedule | None = None,
+    ) -> None:
+        super().__init__()
+        if rate not in ("closed", "sampled"):
+            raise ValueError(f'rate is "closed" or "sampled"; got {rate!r}')
+        if bound is iwae and rate == "closed":
+            raise ValueError('the importance-weighted bound weighs single draws: it needs rate="sampled"')
+        if samples < 1 or free_bits < 0:
+            raise ValueError(
+                f"samples is at least 1 and free_bits at least 0 nats; got samples={samples}, free_bits={free_bits}"
+            )
+        self.beta = as_schedule(beta, "beta")
+        self.bound, self.samples, self.rate, self.free_bits = bound, samples, rate, free_bits
+        self.capacity = None if capacity is None else as_schedule(capacity, "capacity")
+
+    @property
+    def settled(self) -> int:
+        """The step from which every weight stands at its final value."""
+        return max(self.beta.steps, self.capacity.steps if self.capacity else 0)
+
+    def check(self, model: Autoencoder) -> None:
+        """Raises ValueError where model and objective have no optimum together."""
+        if getattr(model.likelihood, "learn", None) and not self.beta(None):
+            raise ValueError(
+                "with beta = 0 nothing keeps a learned sigma from shrinking to 0 as the reconstructions improve, and "
+                "the likelihood has no optimum. Wrong: Gaussian(shape, learn=...) with beta=0; right: Gaussian(shape, "
+                "sigma=1.0) with a fixed sigma, or beta > 0"
+            )
+        if model.posterior.prior is None and (self.rate == "sampled" or self.beta(None)):
+            raise TypeError(
+                "a deterministic code has no density, so no rate to weigh or sample. Use beta=0 and the closed rate "
+                "(recipe autoencoder), or a posterior with a density (recipes vae, iwae)"
+            )
+
+    def forward(self, model: Autoencoder, batch: Batch) -> Terms:
+        """Terms of one batch; x (B, *event) -> bound, distortion, rate, penalty (B,) nats."""
+        px, code = model(batch.x, batch.context, self.samples)
+        if self.rate == "sampled":
+            distortion, rate = log_weights(px, code, batch.target, batch.seen)  # (S,) each
+        else:
+            target, seen = _repeat(batch.target, self.samples), _repeat(batch.seen, self.samples)
+            distortion, rate = -log_prob(px, target, seen), code.rate  # (S,) each
+        distortion, rate, penalty = (t.unflatten(0, (self.samples, -1)) for t in (distortion, rate, code.penalty))
+        beta = self.beta(batch.step)
+        value = self.bound(distortion, rate, 0.0 if self.capacity else beta) - penalty.mean(0)  # (B,)
+        loss = -value.mean()  # the one mean over the batch; two of its neighbours belong to it:
+        if self.free_bits:
+            # max(r, free) = r + relu(free - r), so the same line serves every bound
+            loss = loss + beta * torch.relu(self.free_bits - code.rates.mean(0)).sum()
+        if self.capacity:
+            loss = loss + beta * (code.rate.mean() - self.capacity(batch.step)).abs()
+        return Terms(
+            loss,
+            self.bound(distortion.detach(), rate.detach(), 1.0),
+            distortion.mean(0),
+            rate.mean(0),
+            penalty.mean(0),
+            loss.new_zeros(()),
+        )

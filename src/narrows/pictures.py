@@ -1,0 +1,147 @@
+"""Pictures for people who would rather look than read: figures, and grids of images."""
+
+import base64
+import io
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["curves", "grid", "inline", "png", "profiles", "rates", "scatter"]
+
+BLUE, ORANGE, GREEN, GREY = "#2563a8", "#d9822b", "#3a8a5f", "#8a8f98"
+
+
+def _figure(columns: int = 1, width: float = 9.0, height: float = 2.6) -> tuple["Figure", list["Axes"]]:
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=8)
+        ax.title.set_fontsize(10)
+        ax.xaxis.label.set_fontsize(9)
+    return figure, axes
+
+
+def curves(metrics: list[dict[str, Any]], best_step: int) -> "Figure":
+    """The loss and the terms of the equation over the steps, training and held-out rows, the stopping point marked."""
+    names = {"loss": "loss", "distortion": "distortion (reconstruction)", "rate": "rate (KL)", "penalty": "penalty"}
+    shown = [n for n in names if n in ("loss", "distortion") or any(m["train"][n] for m in metrics)]
+    figure, axes = _figure(len(shown), height=2.8)
+    steps = [m["step"] for m in metrics]
+    for ax, name in zip(axes, shown, strict=True):
+        ax.plot(steps, [m["train"][name] for m in metrics], color=BLUE, lw=1.4, label="training")
+        if metrics and metrics[0]["valid"]:
+            held = [m["valid"][name] for m in metrics]
+            ax.plot(steps, held, color=ORANGE, lw=1.4, label="held out")
+            low, high = np.percentile([m["train"][name] for m in metrics] + held, [0, 97])
+            ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-9)
+        ax.axvline(best_step, color=GREY, lw=0.9, ls="--", label=f"best, step {best_step:,}")
+        ax.set_title(f"{names[name]}, nats")
+        ax.set_xlabel("step")
+    axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def rates(units: dict[str, Any]) -> "Figure":
+    """Rate of each unit (KL, nats), or its variance where the code has no density, largest first."""
+    values = np.asarray(units["rate"] if units["rate"] is not None else units["variance"])
+    order = np.argsort(-values)
+    figure, (ax,) = _figure(width=min(9.0, 2.5 + 0.22 * len(values)))
+    active = values[order] > 0.01
+    ax.bar(range(len(values)), values[order], color=[BLUE if a else GREY for a in active], width=0.8)
+    ax.set_xticks(range(len(values)), [str(i) for i in order] if len(values) <= 40 else ["" for _ in order])
+    ax.set_title("rate per unit, nats" if units["rate"] is not None else "variance of each unit of the code")
+    ax.set_xlabel("unit of the code (grey: inactive)")
+    return figure
+
+
+def scatter(z: Tensor, label: Tensor | None, classes: list[str] | None) -> "Figure":
+    """Codes (n, D) in two dimensions, the code itself or its two leading principal components, coloured by label."""
+    title = "the code"
+    points = z.double()
+    if z.shape[1] > 2:
+        centred = points - points.mean(0)
+        values, vectors = torch.linalg.eigh(centred.T @ centred)
+        points = centred @ vectors.flip(1)[:, :2]
+        share = float(values[-2:].sum() / values.sum())
+        title = f"two leading principal components of the code ({share:.0%} of its variance)"
+    elif z.shape[1] == 1:
+        points = torch.cat([points, torch.zeros_like(points)], 1)
+    figure, (ax,) = _figure(width=6.2, height=5.0)
+    xy = points.numpy()
+    if label is None:
+        ax.scatter(xy[:, 0], xy[:, 1], s=7, color=BLUE, alpha=0.5, lw=0)
+    else:
+        from matplotlib import colormaps
+
+        kinds = sorted(int(k) for k in label.unique())
+        colours = colormaps["tab10" if len(kinds) <= 10 else "tab20"]
+        for i, kind in enumerate(kinds[:20]):
+            name = "unlabelled" if kind < 0 else classes[kind] if classes else str(kind)
+            chosen = (label == kind).numpy()
+            ax.scatter(xy[chosen, 0], xy[chosen, 1], s=8, color=colours(i), alpha=0.7, lw=0, label=name)
+        ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
+    ax.set_aspect("equal", "datalim")
+    ax.set_title(title)
+    return figure
+
+
+def profiles(rows: list[tuple[Tensor, Tensor | None]], titles: list[str]) -> "Figure":
+    """Rows that are no images, each a small plot of its values: as given (blue) and as the model has it (orange)."""
+    across = 4
+    from matplotlib.figure import Figure
+
+    down = math.ceil(len(rows) / across)
+    figure = Figure(figsize=(9.0, 1.5 * down), layout="constrained")
+    for i, ((x, again), title) in enumerate(zip(rows, titles, strict=True)):
+        ax = figure.add_subplot(down, across, i + 1)
+        ax.plot(x.flatten().numpy(), color=BLUE, lw=1.2)
+        if again is not None:
+            ax.plot(again.flatten().numpy(), color=ORANGE, lw=1.0)
+        ax.set_title(title, fontsize=8)
+        ax.tick_params(labelsize=6)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def grid(x: Tensor, across: int, gap: int = 1) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Images (n, C, H, W), pixels in 0..1, C of 1 or 3 (others: the first), as one picture (rows, columns, 1 or 3)."""
+    n, channels, height, width = x.shape
+    x = x if channels in (1, 3) else x[:, :1]
+    channels = x.shape[1]
+    down = -(-n // across)
+    canvas = np.full((down * (height + gap) + gap, across * (width + gap) + gap, channels), 255, np.uint8)
+    values = (x.clamp(0, 1) * 255).round().byte().movedim(1, -1).cpu().numpy()
+    for i in range(n):
+        top, left = gap + i // across * (height + gap), gap + i % across * (width + gap)
+        canvas[top : top + height, left : left + width] = values[i]
+    return canvas
+
+
+def png(picture: "np.ndarray[Any, np.dtype[np.uint8]] | Figure", scale: int = 1) -> bytes:
+    """A figure or a grid as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    if isinstance(picture, np.ndarray):
+        from PIL import Image
+
+        image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+        image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(buffer, "PNG")
+    else:
+        picture.savefig(buffer, format="png", dpi=140)
+    return buffer.getvalue()
+
+
+def inline(picture: "np.ndarray[Any, np.dtype[np.uint8]] | Figure", alt: str, scale: int = 1) -> str:
+    """The picture as an <img> that needs no other file."""
+    data = base64.b64encode(png(picture, scale)).decode()
+    kind = "pixels" if isinstance(picture, np.ndarray) else "figure"
+    return f'<img class="{kind}" alt="{alt}" src="data:image/png;base64,{data}">'

@@ -1,0 +1,74 @@
+"""q(z|x): from what an encoder says to a code and its price.
+
+A posterior is a module called as `posterior(h, context, samples=1, draw=True) -> Code`. It asks the encoder for
+`features` numbers a row. `draw=False` gives the point code (the mean), which is what `transform` and reconstructions
+use. The encoder runs once whatever `samples` is.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+from torch.nn.functional import softplus
+
+from narrows import draws
+from narrows.contract import Code
+from narrows.divergences import kl
+
+__all__ = ["Deterministic", "Gaussian"]
+
+
+class Deterministic(nn.Module):
+    """The code is what the encoder says: an autoencoder proper, which has a code but no density over codes.
+
+    Shapes: h (B, latent) -> z (S, latent), rates (S, 1) of zeros; log_q, log_p, q, p None.
+    Example:
+        >>> Deterministic(2)(torch.ones(3, 2)).z.shape
+        torch.Size([3, 2])
+    """
+
+    prior = None
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        if latent < 1:
+            raise ValueError(f"a code needs at least one unit; got latent={latent}")
+        self.latent = self.features = latent
+
+    def forward(self, h: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = True) -> Code:
+        z = h.flatten(1).repeat(samples, 1)
+        return Code(z, z.new_zeros(len(z), 1), None, None, z.new_zeros(len(z)))
+
+    def extra_repr(self) -> str:
+        return f"latent={self.latent}"
+
+
+class Gaussian(nn.Module):
+    r"""A normal with a diagonal covariance, drawn by the reparameterisation trick.
+
+    .. math:: q(z \mid x) = \mathcal N(\mu(x), \operatorname{diag} \sigma^2(x)), \quad z = \mu + \sigma \varepsilon
+
+    h holds mu, then s with sigma = softplus(s), which neither overflows nor vanishes as exp(s) does.
+
+    Shapes: h (B, 2 latent) -> z (S, latent), rates (S, latent) nats, log_q, log_p (S,).
+    Reference: Auto-Encoding Variational Bayes (Kingma & Welling, 2013), arXiv:1312.6114, equations 9 and 10.
+    Example:
+        >>> from narrows.priors import StandardNormal
+        >>> Gaussian(StandardNormal(2))(torch.zeros(3, 4), samples=5).rate.shape
+        torch.Size([15])
+    """
+
+    def __init__(self, prior: nn.Module) -> None:
+        super().__init__()
+        self.prior = prior
+        self.latent = int(prior.latent)  # type: ignore[arg-type]
+        self.features = 2 * self.latent
+
+    def forward(self, h: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = True) -> Code:
+        mean, s = h.flatten(1).chunk(2, -1)  # (B, latent) each
+        sigma = softplus(s) + 1e-6
+        q = Independent(Normal(mean, sigma, validate_args=False), 1, validate_args=False)
+        p = self.prior(context)
+        z = mean + sigma * draws.normal(samples, mean) if draw else mean.expand(samples, *mean.shape)
+        log_q, log_p = q.log_prob(z).flatten(), p.log_prob(z).flatten()  # (S,)
+        rates = kl(q, p).repeat(samples, 1)  # (S, latent)
+        return Code(z.flatten(0, 1), rates, log_q, log_p, torch.zeros_like(log_q), q=q, p=p)

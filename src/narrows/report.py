@@ -1,0 +1,234 @@
+"""report.html: one page that opens offline and says first whether the model is any good."""
+
+import math
+from html import escape
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from narrows import draws, pictures
+from narrows.data import Data, Rows
+from narrows.evaluate import codes, reconstruct
+from narrows.store import Run
+
+__all__ = ["command", "page"]
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1c2530;max-width:60rem;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2.2rem;border-bottom:1px solid #dde2e8}
+.verdict{font-size:1.05rem;background:#eef4fb;border-left:4px solid #2563a8;padding:.7rem 1rem}
+.alarm{background:#fdf3e4;border-left:4px solid #d9822b;padding:.5rem 1rem;margin:.5rem 0}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.25rem .8rem;text-align:right}
+th{font-weight:600;border-bottom:1px solid #8a8f98}td:first-child,th:first-child{text-align:left}
+tr.model td{font-weight:600}td.best{color:#1d6b43}.note{color:#5b6470;font-size:.9rem}
+img{max-width:100%}img.pixels{image-rendering:pixelated}pre{background:#f4f6f8;padding:.7rem 1rem;overflow-x:auto}
+"""
+
+
+def command(config: dict[str, Any]) -> str:
+    """What to type to get this run again; None of it where the data came from memory."""
+    spec, data, training = config["spec"], config["data"], config["training"]
+    if spec is None or data.get("source") is None or data["source"] == "array":
+        return "# trained from Python on data or networks that no command line can name: repeat the call of fit"
+    words = ["narrows fit", _quoted(data["source"]), "--recipe", spec["recipe"]]
+    arguments = {k: v for k, v in spec["arguments"].items() if k != "shape"}
+    words += ["--latent", str(arguments.pop("latent"))]
+    import json
+
+    for name, value in arguments.items():
+        words += ["--set", _quoted(f"{name}={json.dumps(value)}")]
+    for name in ("batch", "lr", "epochs", "minutes", "seed", "decay", "clip", "patience", "check", "compile"):
+        if training[name] is not None and training[name] is not False and training[name] != "none":
+            flag = [f"--{name}", str(training[name])]
+            words += flag if name in _FLAGS else ["--set", f"{name}={training[name]}"]
+    for name, value in data.get("options", {}).items():
+        words += [f"--{name.replace('_', '-')}", _quoted(str(value))]
+    return " ".join(words)
+
+
+_FLAGS = {"batch", "lr", "epochs", "minutes", "seed"}
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)
+
+
+def page(run: Run) -> str:
+    """The whole report as HTML; `run.evaluation` must have been measured."""
+    evaluation, data = run.evaluation or {}, run.data
+    config, shown = run.config, data.test if len(data.test) else data.train
+    name = "test" if len(data.test) else "training"
+    recipe = (config["spec"] or {}).get("recipe", "own model")
+    sections = [
+        f"<h1>{escape(data.name)}: {escape(recipe)}, {run.model.latent} units</h1>"
+        f'<p class="verdict">{escape(evaluation["verdict"])}</p>',
+        "".join(f'<p class="alarm">{escape(alarm)}</p>' for alarm in run.alarms),
+        _data_card(data),
+        _comparison(evaluation, run),
+        _training(run),
+        _reconstructions(run, data, shown, name),
+        _samples(run, data),
+        "<h2>What each unit of the code is used for</h2>"
+        + pictures.inline(pictures.rates(evaluation["active_units"]), "rate per unit")
+        + f'<p class="note">{_active(evaluation["active_units"])}</p>',
+        _latent(run, data, shown, name),
+        f"<h2>Again</h2><pre>{escape(command(config))}</pre>"
+        + f'<p class="note">{escape(", ".join(f"{k} {v}" for k, v in config["versions"].items()))}; '
+        f"{config['threads']} threads; {config['steps']:,} steps in {config['seconds']:.0f} s.</p>",
+    ]
+    body = "\n".join(sections)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(data.name)}: {escape(recipe)}</title>'
+        f"<style>{_STYLE}</style><body>{body}</body></html>\n"
+    )
+
+
+def _data_card(data: Data) -> str:
+    about = data.description()
+    parts = ", ".join(f"{about['rows'][part]:,} {part}" for part in about["rows"])
+    rows = [("source", about["source"]), ("rows", parts), ("each row", " x ".join(map(str, data.shape)) + " values")]
+    rows += [("scaling", data.scaling.describe())]
+    cells = "".join(f"<tr><td>{k}</td><td style='text-align:left'>{escape(str(v))}</td></tr>" for k, v in rows)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in data.notes)
+    return f"<h2>The data</h2><table>{cells}</table>" + (f"<ul class='note'>{notes}</ul>" if notes else "")
+
+
+def _pair(value: Any, digits: int = 4) -> str:
+    mean, error = value
+    if not math.isfinite(error):
+        return f"{mean:.{digits}g}"
+    places = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 2
+    return f"{mean:.{min(places, 6)}f} ± {error:.{min(places, 6)}f}"
+
+
+def _comparison(evaluation: dict[str, Any], run: Run) -> str:
+    names = {
+        "model": "this model",
+        "pca": f"PCA, {evaluation['latent']} components",
+        "columns": "independent columns",
+    }
+    out = ["<h2>Beside the cheap alternatives</h2>"]
+    quantities = [("reconstruction", "squared error of the reconstruction, per row", min)]
+    if evaluation["discrete"] and evaluation["samples"]:
+        quantities.append(("bits_per_dimension", "bits per dimension (lower is better)", min))
+    if evaluation["samples"]:
+        quantities.append(("log_likelihood", "log p(x), nats per row (higher is better)", max))
+    for key, title, best in quantities:
+        parts = evaluation["parts"]
+        head = "".join(f"<th>{part} ({record['bound_rows' if key != 'reconstruction' else 'rows']:,})</th>"
+                       for part, record in parts.items())
+        out.append(f"<table><tr><th>{title}</th>{head}</tr>")
+        present = [who for who in names if any(who in record[key] for record in parts.values())]
+        for who in present:
+            cells = ""
+            for record in parts.values():
+                won = record[key][who][0] == best(v[0] for v in record[key].values())
+                cells += f"<td{' class=best' if won else ''}>{_pair(record[key][who])}</td>"
+            out.append(f"<tr{' class=model' if who == 'model' else ''}><td>{names[who]}</td>{cells}</tr>")
+        out.append("</table><br>")
+    record = list(evaluation["parts"].values())[-1]
+    if evaluation["samples"]:
+        out.append(
+            f'<p class="note">± is one standard error over rows. The model\'s log p(x) is the importance-weighted lower bound '
+            f"with K = {evaluation['samples']:,} (Monte Carlo error {record['monte_carlo_error']:.2g} nats, median effective "
+            f"sample size {record['effective_sample_size']:.3g}); its ELBO is {_pair(record['elbo'])} = "
+            f"-(distortion {_pair(record['distortion'])} + rate {_pair(record['rate'])}) nats."
+            + (" " if evaluation["discrete"] else " Densities are of the scaled values.")
+            + "</p>"
+        )
+    trip = evaluation["round_trip"]
+    back = f"; code to x to code {_pair(trip['z'])}" if trip["z"] else ""
+    out.append(f'<p class="note">Round trips, squared error: x to code to x {_pair(trip["x"])}{back}.</p>')
+    return "".join(out)
+
+
+def _training(run: Run) -> str:
+    config = run.config
+    return "<h2>Training</h2>" + pictures.inline(
+        pictures.curves(run.metrics, config["best_step"]), "the terms of the loss over the steps"
+    )
+
+
+def _active(units: dict[str, Any]) -> str:
+    rate = "" if units["by_rate"] is None else f", {units['by_rate']} by rate above 0.01 nats"
+    return f"{units['by_variance']} of {units['total']} units active by variance of the mean above 0.01{rate}."
+
+
+def _show(data: Data, rows: list[Tensor], titles: list[str], alt: str, across: int = 12) -> str:
+    """Rows of `rows` under each other: images as one grid, other rows as profiles, first against second."""
+    if data.image:
+        stacked = torch.cat([r[i : i + across] for i in range(0, len(rows[0]), across) for r in rows])
+        side = max(data.shape[-2:])
+        scale = max(1, 640 // (across * (side + 1)))
+        return pictures.inline(pictures.grid(stacked, across), alt, scale)
+    pairs = [(rows[0][i], rows[1][i] if len(rows) > 1 else None) for i in range(len(rows[0]))]
+    return pictures.inline(pictures.profiles(pairs, titles), alt)
+
+
+def _reconstructions(run: Run, data: Data, shown: Rows, name: str) -> str:
+    few = shown.take(torch.arange(min(len(shown), 2000)))
+    x = torch.cat([batch.target for batch in few.batches(1024)])
+    again = reconstruct(run.model, few)
+    errors = (again - x).square().flatten(1).sum(1)
+    count = min(12, len(few))
+    with draws.seeded(0, 8, 0):
+        chosen = torch.randperm(len(few))[:count]
+    worst = errors.topk(count).indices
+    out = [f"<h2>Reconstructions of {name} rows</h2>"]
+    for title, index in (("random", chosen), ("worst", worst)):
+        titles = [f"row {int(i)}, error {float(errors[i]):.3g}" for i in index]
+        out.append(
+            f"<p>{title}: above as given, below through the code (mean error {float(errors[index].mean()):.3g})</p>"
+            if data.image
+            else f"<p>{title}: as given (blue) and through the code (orange)</p>"
+        )
+        out.append(_show(data, [x[index], again[index]], titles, f"{title} reconstructions"))
+    return "".join(out)
+
+
+@torch.no_grad()
+def _samples(run: Run, data: Data) -> str:
+    if run.model.posterior.prior is None:
+        return "<h2>Samples</h2><p>A deterministic autoencoder has no prior to sample from.</p>"
+    count = 24 if data.image else 12
+    train = data.train.take(torch.arange(min(len(data.train), 20_000)))
+    with draws.seeded(0, 9, 0):
+        made = run.model.sample(count).mean
+        rows = torch.cat([batch.target for batch in train.batches(4096)])
+    near = torch.cdist(made.flatten(1), rows.flatten(1)).argmin(1)
+    titles = [f"nearest: training row {int(i)}" for i in near]
+    text = "above the mean of p(x|z) for z from the prior, below its nearest training row: copies would look alike"
+    if not data.image:
+        text = "the mean of p(x|z) for z from the prior (blue) and its nearest training row (orange)"
+    return f"<h2>Samples</h2><p>{text}</p>" + _show(data, [made, rows[near]], titles, "samples from the prior")
+
+
+@torch.no_grad()
+def _latent(run: Run, data: Data, shown: Rows, name: str) -> str:
+    few = shown.take(torch.arange(min(len(shown), 5000)))
+    z = codes(run.model, few)
+    figure = pictures.inline(pictures.scatter(z, few.label, data.classes), "scatter of the codes")
+    units = (run.evaluation or {})["active_units"]
+    weight = torch.tensor(units["rate"] if units["rate"] is not None else units["variance"])
+    leading = weight.argsort(descending=True)[:8]
+    centre, steps = z.mean(0), torch.linspace(-2.5, 2.5, 12)
+    path = centre.repeat(len(leading), len(steps), 1)
+    for i, unit in enumerate(leading):
+        path[i, :, unit] = centre[unit] + steps * z[:, unit].std()
+    walked = run.model.decode(path.flatten(0, 1)).mean
+    text = (
+        f"Each row moves one unit of the code from -2.5 to +2.5 standard deviations about the mean of the {name} codes; "
+        f"units {', '.join(str(int(u)) for u in leading)}, by falling rate."
+    )
+    if data.image:
+        moved = _show(data, [walked], [], "traversal of the code")
+    else:
+        picked = walked.unflatten(0, (len(leading), len(steps)))
+        pairs = [(picked[i, 0], picked[i, -1]) for i in range(len(leading))]
+        text += " Blue is the low end, orange the high."
+        titles = [f"unit {int(u)}" for u in leading]
+        moved = pictures.inline(pictures.profiles(pairs, titles), "traversal of the code")
+    return f"<h2>The code</h2><p>Codes of {name} rows:</p>{figure}<h2>Traversal</h2><p>{text}</p>{moved}"

@@ -1,0 +1,81 @@
+"""A recipe's arguments as JSON and back, so that a run folder holds a description and never code.
+
+A number, a string or a shape stands for itself; a part (likelihood, network, schedule) is `{"Name": {argument: value}}`
+with a name that the module of that argument exports. Nothing else is ever looked up.
+"""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from narrows import likelihoods, networks, objectives, schedules
+
+__all__ = ["arguments_of", "describe", "misspelt", "restore"]
+
+_MODULES: dict[str, ModuleType] = {
+    "likelihood": likelihoods,
+    "network": networks,
+    "beta": schedules,
+    "capacity": schedules,
+    "bound": objectives,
+}
+
+
+def misspelt(kind: str, name: str, known: Iterable[str]) -> str:
+    """One sentence for a name that is not known, with the nearest right one."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    return f"there is no {kind} {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there is {', '.join(known)}")
+
+
+def describe(argument: str, value: Any) -> Any:
+    """The JSON form of one argument. Raises TypeError for a part that is not the library's own."""
+    if isinstance(value, (type(None), bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [describe(argument, v) for v in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        part, arguments = type(value), dataclasses.asdict(value)
+    elif isinstance(value, partial):
+        part, arguments = value.func, dict(value.keywords)
+    else:
+        part, arguments = value, {}
+    module = _MODULES.get(argument)
+    name = getattr(part, "__name__", repr(part))
+    if module is None or name not in module.__all__ or getattr(module, name) is not part:
+        raise TypeError(f"{argument}={name} is not one of Narrows' own parts and cannot be described in a file")
+    return {name: {k: describe(k, v) for k, v in arguments.items()}}
+
+
+def restore(argument: str, value: Any) -> Any:
+    """The argument from its JSON form. Raises ValueError for a name that is not there."""
+    if isinstance(value, list):
+        return tuple(value)
+    module = _MODULES.get(argument)
+    if module is None or not isinstance(value, (str, Mapping)):
+        return value
+    if isinstance(value, str):
+        value = {value: {}}
+    (name, arguments), *others = value.items()
+    if name not in module.__all__ or others:
+        raise ValueError(misspelt(argument, name, module.__all__))
+    part = getattr(module, name)
+    arguments = {k: restore(k, v) for k, v in arguments.items()}
+    try:
+        if module is schedules:
+            return part(**arguments)
+        return partial(part, **arguments) if arguments else part
+    except TypeError as error:
+        raise ValueError(f"{argument}: {error}") from None
+
+
+def arguments_of(objective: objectives.Objective) -> dict[str, Any] | None:
+    """What an objective was built with, in JSON form; None where a schedule or bound of someone's own is among it."""
+    try:
+        return {name: describe(name, getattr(objective, name)) for name in inspect.signature(type(objective)).parameters}
+    except TypeError:
+        return None

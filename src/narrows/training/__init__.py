@@ -1,0 +1,6 @@
+"""Training: one loop, and what makes it fast, repeatable and hard to kill."""
+
+from narrows.training.loop import fit
+from narrows.training.settings import Training
+
+__all__ = ["Training", "fit"]

@@ -1,0 +1,108 @@
+"""Plain sentences for what so often goes wrong, each with its remedy; raised where no good can come of going on."""
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from narrows.data import Rows
+from narrows.evaluate import active_units
+from narrows.models import Autoencoder
+from narrows.objectives import Objective
+
+__all__ = ["after", "before", "check_support", "not_finite"]
+
+
+def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> None:
+    """Raises ValueError at the first row with a value that p(x|z) cannot produce."""
+    support = model.likelihood.support
+    if support is constraints.real:
+        return
+    for batch in rows.batches(4096):
+        bad = ~support.check(batch.target)
+        if bad.any():
+            row = int(bad.flatten(1).any(1).nonzero()[0])
+            value = float(batch.target[row][bad[row]][0])
+            raise ValueError(
+                f"{name} row {int(batch.row[row])} holds {value:g} (after scaling), which {type(model.likelihood).__name__} "  # type: ignore[index]
+                f"cannot produce: it covers {_named(support)}. Scale the data, or choose another likelihood (Gaussian "
+                "takes any number)"
+            )
+
+
+def _named(support: constraints.Constraint) -> str:
+    names = {constraints.boolean: "0 and 1", constraints.unit_interval: "0 to 1"}
+    return names.get(support, repr(support))
+
+
+def before(model: Autoencoder, objective: Objective, rows: Rows, size: int) -> list[str]:
+    """What can be known before the first step."""
+    found = []
+    if len(rows) < size:
+        found.append(f"{len(rows)} rows are fewer than a batch of {size}: every step takes all of them")
+        size = len(rows)
+    width = int(torch.Size(rows.shape).numel())
+    if model.latent >= width:
+        found.append(
+            f"the code has {model.latent} units and a row only {width} values: nothing forces the model to compress; "
+            f"take --latent {max(width // 2, 1)} or less"
+        )
+    sample = rows.batch(torch.arange(min(len(rows), 10_000))).x.flatten(1)
+    constant = int((sample == sample[0]).all(0).sum())
+    if 0 < constant and len(rows.shape) == 1:
+        found.append(f"{constant} of {width} columns never change and teach nothing; drop them")
+    if len(rows) % size == 1 and len(rows) > 1:
+        found.append(
+            f"the last batch of every epoch has one row ({len(rows)} rows in batches of {size}), whose gradient is "
+            f"noisier than the others; --batch {size - 1} avoids it"
+        )
+    return found + _without_gradient(model, objective, rows)
+
+
+def _without_gradient(model: Autoencoder, objective: Objective, rows: Rows) -> list[str]:
+    terms = objective(model, rows.batch(torch.arange(min(len(rows), 64))))
+    weighed: dict[str, Tensor] = {"distortion (reconstruction)": terms.distortion}
+    if objective.beta(None):
+        weighed["rate (KL)"] = terms.rate
+    parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
+    dead = []
+    for name, term in weighed.items():
+        gradients: tuple[Tensor | None, ...] = (None,)
+        if term.requires_grad:
+            gradients = torch.autograd.grad(term.sum(), parameters, retain_graph=True, allow_unused=True)
+        if not any(g is not None and bool(g.any()) for g in gradients):
+            dead.append(
+                f"the gradient of the {name} is zero, so this term changes nothing; look for a detach() or a layer that "
+                "ignores its input"
+            )
+    return dead
+
+
+def after(model: Autoencoder, rows: Rows) -> list[str]:
+    """What the trained code shows: posterior collapse, dead units."""
+    units = active_units(model, rows.take(torch.arange(min(len(rows), 2000))))
+    total, active = model.latent, int(units.by_variance.sum())
+    if active == total:
+        return []
+    if units.by_rate is None:
+        return [f"{total - active} of {total} units of the code never change; a smaller --latent loses nothing"]
+    if active == 0:
+        return [
+            "posterior collapse: no unit of the code carries anything about x, and the decoder ignores it. Warm up beta "
+            "(--set 'beta={\"WarmUp\": {\"steps\": 2000}}'), keep free bits (--set free_bits=0.1), or lower --beta"
+        ]
+    return [
+        f"{total - active} of {total} units of the code are inactive (posterior collapse of single units). That is harmless "
+        f"if the rate is what you want to spend; else --set free_bits=0.1, or --latent {active}"
+    ]
+
+
+def not_finite(step: int, rows: Rows, index: Tensor, kept: int | None) -> FloatingPointError:
+    """The error for a loss that is no number: where, in which rows, what is kept, what to do."""
+    x = rows.batch(index).x.flatten(1).abs()
+    column = int(x.amax(0).argmax())
+    numbers = ", ".join(str(int(i)) for i in index[:5]) + (", ..." if len(index) > 5 else "")
+    return FloatingPointError(
+        f"the loss is not finite at step {step} (training rows {numbers}; the largest value is {float(x.max()):.3g} in "
+        f"column {column}). " + (f"The weights of step {kept} are kept. " if kept is not None else "")
+        + "Try a lower --lr, --clip 1, or look at that column"
+    )

@@ -1,0 +1,396 @@
+"""fit: one loop on one screen, and around it what is prepared before and kept after."""
+
+import hashlib
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from narrows import draws, store
+from narrows.contract import Batch, Terms
+from narrows.data import Data, Rows
+from narrows.data import rows as as_rows
+from narrows.models import Autoencoder
+from narrows.objectives import Objective
+from narrows.spec import arguments_of
+from narrows.store import Run
+from narrows.training import alarms, checkpoint
+from narrows.training.parallel import World, world
+from narrows.training.progress import Progress
+from narrows.training.settings import Training
+
+__all__ = ["Interrupted", "cap", "fit"]
+
+STEPS = 30_000  # cap where neither epochs nor minutes are given
+FEWEST = 2_000  # steps before early stopping may end a run
+NAMES = ("loss", "bound", "distortion", "rate", "penalty")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop by a signal, after the step in hand; the folder can be resumed."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class _Step(nn.Module):
+    """Model and objective as the one module that is compiled and shared among processes."""
+
+    def __init__(self, model: Autoencoder, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> Terms:
+        terms: Terms = self.objective(self.model, batch)
+        return terms
+
+
+@dataclass
+class _State:
+    """Where training stands, besides the weights and the optimiser."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_step: int = 0
+    best_loss: float = math.inf
+    stale: int = 0  # checks since the last gain beyond one standard error
+    sums: Tensor = field(default_factory=lambda: torch.zeros(len(NAMES) + 1, dtype=torch.float64))  # and rows
+    values: Tensor = field(default_factory=lambda: torch.empty(0))  # (n,) held-out loss at that last gain
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights at best_step
+
+    def about(self) -> dict[str, Any]:
+        return {n: getattr(self, n) for n in ("step", "seconds", "best_step", "best_loss", "stale")}
+
+
+def fit(
+    model: Autoencoder,
+    objective: Objective,
+    train: Data | Rows | Tensor,
+    valid: Rows | Tensor | None = None,
+    training: Training | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Minimises the objective on the training rows, keeps the weights that are best on the held-out ones.
+
+    The same seeds give the same weights on the same machine, through any number of interruptions, and torch's own
+    generator is left as found. `model` ends with the best weights, in evaluation mode.
+
+    Arguments:
+        train: a data set, which brings its held-out rows along; or rows, or a tensor (n, *shape) in model units.
+        valid: held-out rows; without any, training runs to its cap and the last weights are the best.
+        training: everything else (`Training`).
+        folder: where the run is kept; it must not exist, unless `resume` goes on with it.
+        quiet: no progress.
+
+    Raises: ValueError for data the likelihood cannot produce, an existing folder, or a resume that differs;
+        FloatingPointError where the loss is no number; Interrupted (a KeyboardInterrupt) after Ctrl-C or SIGTERM.
+    """
+    training = training or Training()
+    device = _device(training.device)
+    data = train if isinstance(train, Data) else None
+    rows = train.train if isinstance(train, Data) else as_rows(train)
+    if data is not None and valid is None and len(data.valid):
+        valid = data.valid
+    held = None if valid is None else as_rows(valid)
+    objective.check(model)
+    _check_shape(model, rows)
+    with world(device) as here, torch.random.fork_rng():
+        draws.reseed(training.seed, 2, 0)
+        kept = Path(folder) if folder is not None and here.rank == 0 else None
+        for name, some in (("training", rows), ("held-out", held)):
+            if some is not None:
+                alarms.check_support(model, some, name)
+        config = _config(model, objective, data, rows, training)
+        config["alarms"] = alarms.before(model, objective, rows, training.batch)
+        restored = _open(Path(folder), config, resume, here) if folder is not None else (_State(), {})
+        model.to(device).train(), objective.to(device).train()
+        run = Run(model, objective, config, [], None, kept, data)
+        _loop(run, rows.to(device), None if held is None else held.to(device), training, restored, here, quiet)
+        model.eval(), objective.eval()
+        if here.rank == 0:
+            config["alarms"] += alarms.after(model, (held or rows).to(device))
+        if kept is not None:
+            store.write_tensors(kept / "weights.safetensors", store.state_of(model, objective))
+            store.write_json(kept / "config.json", config)
+            store.seal(kept)
+    return run
+
+
+def _loop(
+    run: Run,
+    rows: Rows,
+    held: Rows | None,
+    training: Training,
+    restored: tuple[_State, dict[str, Tensor]],
+    here: World,
+    quiet: bool,
+) -> None:
+    model, objective, folder = run.model, run.objective, run.folder
+    (now, tensors), device = restored, next(model.parameters()).device
+    parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
+    optimiser = torch.optim.Adam(parameters, lr=training.lr, fused=device.type in ("cpu", "cuda"))
+    if tensors:
+        model.load_state_dict(store.unprefixed("model", tensors))
+        objective.load_state_dict(store.unprefixed("objective", tensors))
+        checkpoint.load_optimiser(optimiser, tensors)
+    run.metrics = store.read_metrics(folder / "metrics.jsonl", now.step) if folder else []
+    if folder:
+        store.write(folder / "metrics.jsonl", "".join(map(_line, run.metrics)).encode())
+    module: Callable[[Batch], Terms] = here.wrap(_Step(model, objective))
+    if training.compile:
+        module = torch.compile(module, options={"fallback_random": True})
+    total, size = cap(len(rows), training)
+    epoch = -(-len(rows) // size)  # steps
+    every = training.check or min(epoch * -(-100 // epoch), 2_000)
+    started, saved = time.monotonic() - now.seconds, time.monotonic()
+    timed = (now.step, time.monotonic())
+    log: list[Terms] = []
+    stop = now.step >= max(FEWEST, objective.settled) and now.stale >= training.patience and held is not None
+    order = _order(training.seed, now.step // epoch, len(rows), device)
+
+    def keep() -> None:
+        nonlocal saved
+        now.seconds, saved = time.monotonic() - started, time.monotonic()
+        if folder:
+            tensors = {**store.state_of(model, objective), **checkpoint.optimiser_state(optimiser)}
+            tensors |= {f"best.{name}": t for name, t in now.best.items()}
+            checkpoint.save(folder / "checkpoint", {**tensors, "sums": now.sums, "values": now.values}, now.about())
+
+    with _signals() as asked, Progress(total, quiet or here.rank > 0) as progress:
+        for sentence in run.config["alarms"] if now.step == 0 else []:
+            progress.say(f"note: {sentence}")
+        while now.step < total and not stop:
+            step = now.step
+            if step % epoch == 0:
+                order = _order(training.seed, step // epoch, len(rows), device)
+            index = order[step % epoch * size : (step % epoch + 1) * size]
+            mine, place, weight = here.share(index)
+            draws.reseed(training.seed, step)
+            with nullcontext() if here.size == 1 else draws.part(place, len(index)):
+                terms = module(rows.batch(mine, torch.tensor(step, device=device)))
+            if training.decay == "cosine":
+                optimiser.param_groups[0]["lr"] = training.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+            optimiser.zero_grad(set_to_none=True)
+            (terms.loss if here.size == 1 else terms.loss * weight).backward()
+            if training.clip:
+                clip_grad_norm_(parameters, training.clip)
+            optimiser.step()
+            log.append(terms.detach())
+            now.step += 1
+            progress.step(now.step)
+            # ---- the rest looks, decides and keeps; nothing above waits for the device ----
+            if now.step % 16 == 0 or here.size == 1:
+                late = training.minutes and time.monotonic() - started > 60 * training.minutes
+                stop = here.agree(bool(asked or late))
+            due = now.step % every == 0 or now.step == total or (stop and not asked)
+            if due or stop or time.monotonic() - saved >= training.save_every:
+                _sum(now, log, rows, training, folder)
+            if due:
+                record = _check(run, now, training, held, here)
+                speed = (now.step - timed[0]) * size / max(time.monotonic() - timed[1], 1e-9)
+                record |= {"epoch": now.step / epoch, "lr": optimiser.param_groups[0]["lr"]}
+                record |= {"seconds": time.monotonic() - started, "rows_per_second": speed}
+                timed = (now.step, time.monotonic())
+                run.metrics.append(record)
+                if folder:
+                    with open(folder / "metrics.jsonl", "a") as file:
+                        file.write(_line(record))
+                progress.show(record, now.best_step == now.step)
+                settled = now.step >= max(FEWEST, objective.settled)
+                stop = stop or (held is not None and settled and now.stale >= training.patience)
+            if due or stop or time.monotonic() - saved >= training.save_every:
+                keep()
+        if asked:
+            where = f"; go on with `narrows fit --resume --folder {folder}`" if folder else ""
+            raise Interrupted(asked[0], f"stopped at step {now.step:,} of at most {total:,}{where}")
+        best = now.best or store.state_of(model, objective)
+        model.load_state_dict(store.unprefixed("model", best))
+        objective.load_state_dict(store.unprefixed("objective", best))
+        run.config |= {"steps": now.step, "best_step": now.best_step, "seconds": round(time.monotonic() - started, 1)}
+
+
+def cap(rows: int, training: Training) -> tuple[int, int]:
+    """Steps at most, and rows a step: the batch shrinks to the rows there are."""
+    size = min(training.batch, rows)
+    epoch = -(-rows // size)
+    return epoch * (training.epochs or -(-STEPS // epoch)), size
+
+
+def _order(seed: int, epoch: int, rows: int, device: torch.device) -> Tensor:
+    """The order of one epoch, a function of seed and epoch alone."""
+    generator = torch.Generator().manual_seed(draws.mix(seed, 1, epoch))
+    return torch.randperm(rows, generator=generator).to(device)
+
+
+def _sum(now: _State, log: list[Terms], rows: Rows, training: Training, folder: Path | None) -> None:
+    """Moves the log of single steps into sums. Raises FloatingPointError at the first loss that is no number."""
+    if not log:
+        return
+    losses = torch.stack([terms.loss for terms in log])
+    finite = losses.isfinite()
+    if not finite.all():
+        step = now.step - len(log) + int((~finite).nonzero()[0])
+        saved = checkpoint.latest(folder / "checkpoint") if folder else None
+        _, size = cap(len(rows), training)
+        epoch, place = divmod(step, -(-len(rows) // size))
+        order = _order(training.seed, epoch, len(rows), losses.device)
+        raise alarms.not_finite(step, rows, order[place * size : (place + 1) * size], saved[1]["step"] if saved else None)
+    counts = torch.tensor([len(terms.bound) for terms in log], dtype=torch.float64)
+    vectors = [torch.cat([getattr(terms, name) for terms in log]).double().sum().cpu() for name in NAMES[1:]]
+    now.sums += torch.stack([losses.double().cpu() @ counts, *vectors, counts.sum()])
+    log.clear()
+
+
+def _check(run: Run, now: _State, training: Training, held: Rows | None, here: World) -> dict[str, Any]:
+    """The record of one check; moves the best and counts checks without a gain."""
+    sums = here.sum(now.sums)
+    train = {name: float(value) for name, value in zip(NAMES, sums[:-1] / sums[-1], strict=True)}
+    now.sums = torch.zeros_like(now.sums)
+    model, objective = run.model, run.objective
+    valid = None
+    loss, values = -float(now.step), torch.empty(0)  # without held-out rows the last is the best
+    if held is not None:
+        model.eval()
+        means, values = _held_out(model, objective, held, training.seed)
+        model.train()
+        means, values = here.from_first(means), here.from_first(values)
+        valid = {name: float(value) for name, value in zip(NAMES, means, strict=True)}
+        loss = valid["loss"]
+        gain = now.values - values if len(now.values) else values.new_full((1,), math.inf)
+        error = float(gain.std()) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
+        gained = float(gain.mean()) > error or now.step <= objective.settled
+        now.stale = 0 if gained else now.stale + 1
+        now.values = values if gained else now.values
+    if loss < now.best_loss:
+        now.best_loss, now.best_step, now.best = loss, now.step, store.state_of(model, objective)
+    return {"step": now.step, "train": train, "valid": valid, "beta": float(objective.beta(torch.tensor(now.step)))}
+
+
+@torch.no_grad()
+def _held_out(model: Autoencoder, objective: Objective, held: Rows, seed: int) -> tuple[Tensor, Tensor]:
+    """Means of the five terms, and the loss of each row (n,), at final weights and under noise that never changes."""
+    parts: list[Terms] = []
+    with draws.seeded(seed, 3, 0):
+        parts = [objective(model, batch) for batch in held.batches(1024)]
+    counts = torch.tensor([float(len(terms.bound)) for terms in parts], dtype=torch.float64)
+    loss = torch.stack([terms.loss for terms in parts]).double().cpu() @ counts / counts.sum()
+    bound, distortion, rate, penalty = (torch.cat([getattr(t, n) for t in parts]).double().cpu() for n in NAMES[1:])
+    values = penalty - bound + (float(objective.beta(None)) - 1.0) * rate
+    return torch.stack([loss, *(v.mean() for v in (bound, distortion, rate, penalty))]), values
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _check_shape(model: Autoencoder, rows: Rows) -> None:
+    if tuple(rows.shape) != model.shape:
+        raise ValueError(f"the model is for rows of shape {model.shape}; these have {tuple(rows.shape)}")
+
+
+def _config(
+    model: Autoencoder, objective: Objective, data: Data | None, rows: Rows, training: Training
+) -> dict[str, Any]:
+    bare = {"source": None, "shape": list(rows.shape), "train": len(rows)}
+    return {
+        "format": store.FORMAT,
+        "spec": model.spec,
+        "objective": arguments_of(objective),
+        "training": training.model_dump(),
+        "data": data.description() if data is not None else {**bare, "fingerprint": _fingerprint(rows)},
+        "versions": store.versions(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _fingerprint(rows: Rows) -> str:
+    digest = hashlib.sha256(repr(rows).encode())
+    for batch in rows.batches(4096):
+        digest.update(batch.x.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _open(folder: Path, config: dict[str, Any], resume: bool, here: World) -> tuple[_State, dict[str, Tensor]]:
+    """Makes the folder, or finds where its training stands."""
+    if not resume:
+        if here.rank == 0:
+            if folder.exists() and any(folder.iterdir()):
+                raise ValueError(
+                    f"{folder} exists already and is never overwritten: give another --folder, or go on with it by --resume"
+                )
+            store.write_json(folder / "config.json", config)
+        return _State(), {}
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds no run to resume; leave --resume away to begin one")
+    before = json.loads((folder / "config.json").read_text())
+    free = ("epochs", "minutes", "patience", "save_every", "device")
+    for part in ("spec", "objective", "data", "training", "threads"):
+        was, now = before[part], config[part]
+        if part == "data":
+            was, now = was["fingerprint"], now["fingerprint"]
+        if part == "training":
+            was, now = ({k: v for k, v in x.items() if k not in free} for x in (was, now))
+        if was != now:
+            raise ValueError(
+                f"{folder} cannot be resumed with another {part}, since the weights would not be those of one run: it has "
+                f"{was}, now {now}"
+            )
+    config["alarms"] = before.get("alarms", config["alarms"])
+    saved = checkpoint.latest(folder / "checkpoint")
+    if here.rank == 0:
+        (folder / store.SUMS).unlink(missing_ok=True)
+        store.write_json(folder / "config.json", config)
+    if saved is None:
+        return _State(), {}
+    tensors, about = saved
+    state = _State(**about, sums=tensors.pop("sums"), values=tensors.pop("values"))
+    state.best = store.unprefixed("best", tensors)
+    if any(before["training"][name] != config["training"][name] for name in ("epochs", "minutes", "patience")):
+        state.stale = 0  # asked to go on
+    return state, {name: tensor for name, tensor in tensors.items() if not name.startswith("best.")}
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects Ctrl-C and SIGTERM, so that a step is never cut in two; a second one acts at once."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,332 @@
+"""Each likelihood is a probability: it sums to one, has the moments it claims and draws what it prices.
+
+One list, `LIKELIHOODS`, drives every generic test. Statistical tests start from seed 0 (conftest.py). Frequencies are
+held to Bernstein's inequality, which needs no normal approximation: |frequency - p| < sqrt(2 p (1-p) t / n) + t / 3n
+fails with probability below 2 exp(-t), at t = 25 below 1e-8 for all cells and levels together.
+"""
+
+import math
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from scipy.stats import bernoulli, logistic, norm
+from torch import Tensor
+
+from narrows.likelihoods import Bernoulli, Categorical, DiscretisedLogistic, Gaussian, Likelihood, cells, log_prob
+
+close = torch.testing.assert_close
+SHAPE = (2, 3)
+
+DISCRETE = {
+    "bernoulli": Bernoulli,
+    "categorical 2": partial(Categorical, levels=2),
+    "categorical 5": partial(Categorical, levels=5),
+    "logistic 2": partial(DiscretisedLogistic, levels=2),
+    "logistic 7": partial(DiscretisedLogistic, levels=7),
+    "logistic 256": partial(DiscretisedLogistic, levels=256),
+}
+LIKELIHOODS = {
+    **DISCRETE,
+    "relaxed": partial(Bernoulli, relaxed=True),
+    "gaussian": partial(Gaussian, sigma=0.3),
+    "gaussian shared": partial(Gaussian, sigma=0.3, learn="shared"),
+    "gaussian each": partial(Gaussian, sigma=0.3, learn="each"),
+}
+discrete = pytest.mark.parametrize("make", DISCRETE.values(), ids=DISCRETE.keys())
+every = pytest.mark.parametrize("make", LIKELIHOODS.values(), ids=LIKELIHOODS.keys())
+types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
+def grid(p: Likelihood) -> Tensor:
+    """The values of a discrete likelihood."""
+    levels = getattr(p, "levels", 2)
+    return torch.arange(levels, dtype=torch.float64) / (levels - 1)
+
+
+def parameters(p: Likelihood, rows: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:
+    """What a decoder might say."""
+    return 2 * torch.randn(rows, *p.wants, dtype=dtype)
+
+
+def probabilities(p: Likelihood, said: Tensor) -> Tensor:
+    """(levels, rows, *event), by enumeration."""
+    px = p(said)
+    return torch.stack([cells(px, k.expand(len(said), *p.shape)).exp() for k in grid(p)])
+
+
+# ---- probabilities ----------------------------------------------------------------------------------------------
+
+
+@discrete
+def test_probabilities_of_all_levels_sum_to_one(make: partial) -> None:
+    """Every value, every row, by enumeration; 256 roundings of 1e-16 leave 1e-12 ample."""
+    p = make(SHAPE).double()
+    total = probabilities(p, parameters(p)).sum(0)
+    close(total, torch.ones(4, *SHAPE, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("learn", [None, "shared", "each"])
+def test_gaussian_density_integrates_to_one(learn: str | None) -> None:
+    """The trapezium rule at 1/20 of a standard deviation is exact to rounding for a normal; +-10 sigma lose 1e-23."""
+    p = Gaussian((1,), sigma=0.3, learn=learn).double()
+    px = p(torch.full((1, 1, 1), 0.4, dtype=torch.float64))
+    x = torch.arange(-200, 201, dtype=torch.float64)[:, None] * 0.3 / 20 + 0.4
+    total = float(px.log_prob(x).exp().sum().detach()) * 0.3 / 20
+    assert total == pytest.approx(1.0, abs=1e-7)  # log sigma was float32
+
+
+@discrete
+def test_mean_is_the_enumerated_mean(make: partial) -> None:
+    """sum_k x_k p(x_k)."""
+    p = make(SHAPE).double()
+    said = parameters(p)
+    expected = torch.einsum("k,k...->...", grid(p), probabilities(p, said))
+    close(p(said).mean, expected, rtol=0, atol=1e-12)
+
+
+@discrete
+def test_samples_come_as_often_as_they_are_priced(make: partial) -> None:
+    """Frequencies of 20,000 draws against probabilities, and every draw on the grid."""
+    p, n, t = make(SHAPE).double(), 20_000, 25.0
+    said = parameters(p, rows=1)
+    drawn = p(said).sample((n,))[:, 0]  # (n, *event)
+    assert p.support.check(drawn).all()
+    prob = probabilities(p, said)[:, 0]  # (levels, *event)
+    frequency = torch.stack([(drawn - k).abs().lt(1e-9).double().mean(0) for k in grid(p)])
+    assert ((frequency - prob).abs() < (2 * prob * (1 - prob) * t / n).sqrt() + t / (3 * n)).all()
+
+
+@pytest.mark.parametrize("learn", [None, "shared", "each"])
+def test_gaussian_draws_have_its_mean_and_sigma(learn: str | None) -> None:
+    """50,000 draws of 6 values; means and variances within 6 standard errors (failure 3e-8)."""
+    p, n = Gaussian(SHAPE, sigma=0.3, learn=learn), 50_000
+    said = parameters(p, rows=1, dtype=torch.float32)
+    drawn = p(said).sample((n,))[:, 0]
+    assert ((drawn.mean(0) - said[0, 0]).abs() < 6 * 0.3 / math.sqrt(n)).all()
+    assert ((drawn.var(0) - 0.09).abs() < 6 * 0.09 * math.sqrt(2 / n)).all()
+
+
+# ---- independent formulas ---------------------------------------------------------------------------------------
+
+
+def test_bernoulli_is_scipys() -> None:
+    """Against pmf, and grey values against x log p + (1 - x) log(1 - p)."""
+    p = Bernoulli(SHAPE, relaxed=True)
+    said = parameters(p)
+    probability = said[:, 0].sigmoid()
+    x = torch.randint(2, (4, *SHAPE)).double()
+    close(cells(p(said), x), torch.as_tensor(bernoulli.logpmf(x, probability)), rtol=1e-12, atol=1e-12)
+    grey = torch.rand(4, *SHAPE, dtype=torch.float64)
+    entropy = grey * probability.log() + (1 - grey) * (1 - probability).log()
+    close(cells(p(said), grey), entropy, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("learn", [None, "shared", "each"])
+def test_gaussian_is_scipys(learn: str | None) -> None:
+    """Against norm.logpdf, with each value's own sigma where it has one."""
+    p = Gaussian(SHAPE, sigma=0.3, learn=learn).double()
+    if learn:
+        torch.nn.init.normal_(p.log_sigma)
+    said, x = parameters(p), torch.randn(4, *SHAPE, dtype=torch.float64)
+    expected = norm.logpdf(x, said[:, 0], p.log_sigma.detach().exp())
+    close(cells(p(said), x).detach(), torch.as_tensor(expected), rtol=1e-12, atol=1e-12)
+
+
+def test_categorical_is_a_softmax_over_the_levels() -> None:
+    """The level of x picks the channel; all 5 of them at once."""
+    p = Categorical(SHAPE, levels=5).double()
+    said = parameters(p)
+    close(probabilities(p, said), said.softmax(1).movedim(1, 0), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("levels", [2, 7, 256])
+def test_discretised_logistic_is_a_difference_of_distribution_functions(levels: int) -> None:
+    """Against scipy's logistic.cdf at the bin edges, the outer ones at infinity.
+
+    The difference of two numbers near 1 has an absolute error of 1e-16: compared where the probability exceeds 1e-8.
+    """
+    p = DiscretisedLogistic(SHAPE, levels=levels).double()
+    said = parameters(p)
+    base = p(said).base_dist
+    edges = [-math.inf, *((k + 0.5) / (levels - 1) for k in range(levels - 1)), math.inf]
+    scale = base.log_scale.exp()
+    naive = torch.stack(
+        [torch.as_tensor(logistic.cdf(b, base.location, scale) - logistic.cdf(a, base.location, scale))
+         for a, b in pairwise(edges)]
+    )  # fmt: skip
+    ours, seen = probabilities(p, said), naive > 1e-8
+    close(ours[seen].log(), naive[seen].log(), rtol=0, atol=1e-7)
+    assert (ours[~seen] < 1.1e-8).all()
+
+
+@pytest.mark.parametrize("levels", [2, 256])
+def test_discretised_logistic_starts_at_mid_grey_and_spreads_over_it(levels: int) -> None:
+    """A decoder that says 0 gives location 1/2 and a scale of about e^-2 of the range, never below 1/100 of a level."""
+    p = DiscretisedLogistic((1,), levels=levels).double()
+    said = torch.tensor([[0.0, 0.0], [0.0, -1e3]], dtype=torch.float64)
+    base = p(said[..., None]).base_dist
+    close(base.location, torch.full((2, 1), 0.5, dtype=torch.float64))
+    close(base.log_scale[1].exp(), torch.tensor([0.01 / (levels - 1)], dtype=torch.float64))
+    assert base.log_scale[0].exp() == pytest.approx(math.exp(-2), rel=0.15)  # softplus(u) = u + O(e^-u), u >= 2.6
+
+
+# ---- extremes ---------------------------------------------------------------------------------------------------
+
+
+@types
+@every
+def test_far_tails_are_finite_with_finite_gradients(make: partial, dtype: torch.dtype) -> None:
+    """A decoder that says +-30 or +-1000 in any channel is wrong, not broken."""
+    p = make((4,)).to(dtype)
+    extremes = torch.tensor([-1e3, -30.0, 30.0, 1e3], dtype=dtype)
+    if isinstance(p, DiscretisedLogistic):  # its second channel is a logarithm
+        pairs = torch.cartesian_prod(extremes, extremes.clamp(-1e3, 30)).T  # (2, 16)
+        said = pairs[..., None].movedim(0, 1).expand(-1, -1, 4).clone().requires_grad_()
+    else:
+        said = extremes[:, None, None].expand(-1, p.channels, 4).clone().requires_grad_()
+    for x in (grid(p)[0], grid(p)[-1], grid(p)[len(grid(p)) // 2]):
+        value = p(said).log_prob(x.to(dtype).expand(len(said), 4))
+        (gradient,) = torch.autograd.grad(value.sum(), said)
+        assert value.dtype == dtype
+        assert value.isfinite().all()
+        assert gradient.isfinite().all()
+        if p.discrete:
+            assert (value <= 1e-6).all()
+
+
+def test_discretised_logistic_keeps_its_slope_where_a_difference_of_sigmoids_is_zero() -> None:
+    """300 scales away log p = -300 + log(1 - e^-w) for a bin w wide, and moving the location pays 1 / scale."""
+    p = DiscretisedLogistic((1,), levels=11).double()
+    said = torch.zeros(1, 2, 1, dtype=torch.float64)
+    scale = float(p(said).base_dist.log_scale.exp())
+    x = torch.full((1, 1), 0.9, dtype=torch.float64)
+    away = torch.tensor([[[0.9 - 0.05 - 0.5 - 300 * scale], [0.0]]], dtype=torch.float64, requires_grad=True)
+    value = p(away).log_prob(x)
+    close(value.item(), -300 + math.log(-math.expm1(-0.1 / scale)), rtol=0, atol=1e-9)
+    close(torch.autograd.grad(value.sum(), away)[0][0, 0].item(), 1 / scale, rtol=1e-9, atol=0)
+
+
+# ---- the event ---------------------------------------------------------------------------------------------------
+
+
+@types
+@every
+def test_shapes_and_types(make: partial, dtype: torch.dtype) -> None:
+    """(S, channels, *event) -> batch (S,), event x; cells sum to log_prob; a flat decoder output will do."""
+    p = make(SHAPE).to(dtype)
+    assert p.wants == (p.channels, *SHAPE)
+    said = parameters(p, dtype=dtype)
+    px, x = p(said), grid(p)[0].to(dtype).expand(4, *SHAPE)
+    assert (px.batch_shape, px.event_shape) == ((4,), SHAPE)
+    assert cells(px, x).shape == (4, *SHAPE)
+    close(cells(px, x).sum((1, 2)), px.log_prob(x))
+    close(log_prob(px, x), px.log_prob(x), rtol=0, atol=0)
+    close(p(said.flatten(1)).log_prob(x), px.log_prob(x), rtol=0, atol=0)
+    assert px.mean.shape == px.sample().shape == (4, *SHAPE)
+    assert px.mean.dtype == px.sample().dtype == px.log_prob(x).dtype == dtype
+    assert str(SHAPE) in repr(p)
+
+
+@every
+def test_what_is_not_seen_is_not_scored(make: partial) -> None:
+    """With a mask, log_prob is that of the observed values alone, and the others send no gradient back."""
+    p = make(SHAPE).double()
+    said = parameters(p).requires_grad_()
+    x = grid(p)[torch.randint(len(grid(p)), (4, *SHAPE))]
+    seen = torch.rand(4, *SHAPE) < 0.5
+    value = log_prob(p(said), x, seen)
+    for row in range(4):
+        chosen = seen[row]
+        part = make((int(chosen.sum()),)).double()
+        close(value[row], part(said[row : row + 1, :, chosen]).log_prob(x[row, chosen])[0])
+    (gradient,) = torch.autograd.grad(value.sum(), said)
+    assert not gradient.movedim(1, -1)[~seen].any()
+    assert torch.equal(log_prob(p(said), torch.where(seen, x, grid(p)[0]), seen), value)
+
+
+def test_cells_want_a_distribution_that_factorises() -> None:
+    """Others have no values to mask."""
+    joint = torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))
+    with pytest.raises(TypeError, match="only an Independent distribution has cells; this one is MultivariateNormal"):
+        cells(joint, torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "good", "bad"),
+    [
+        (Bernoulli, [0.0, 1.0], [0.5, -1.0, 2.0, math.nan]),
+        (partial(Bernoulli, relaxed=True), [0.0, 0.3, 1.0], [-0.1, 1.1, math.nan]),
+        (Gaussian, [-1e6, 0.0, 1e6], [math.nan]),
+        (partial(Categorical, levels=5), [0.0, 0.25, 1.0], [0.2, -0.25, 1.25, math.nan]),
+        (partial(DiscretisedLogistic, levels=256), [0.0, 17 / 255, 1.0], [0.1 / 255, 256 / 255, 255.0, math.nan]),
+        (partial(DiscretisedLogistic, levels=65536), [0.0, 12345 / 65535, 1.0], [0.5 / 65535, 2.0, math.nan]),
+    ],
+)
+def test_support_says_which_values_have_a_likelihood(make: partial, good: list[float], bad: list[float]) -> None:
+    """In float32, as data come."""
+    p = make(SHAPE)
+    assert p.support.check(torch.tensor(good)).all()
+    assert not p.support.check(torch.tensor(bad)).any()
+
+
+@pytest.mark.parametrize("levels", [2, 256, 4096])
+def test_every_level_of_a_grid_survives_float32(levels: int) -> None:
+    """k / (L - 1) in float32 is within the support and priced as level k."""
+    p = Categorical((1,), levels=levels)
+    x = torch.arange(levels) / (levels - 1)
+    assert p.support.check(x).all()
+    said = torch.randn(1, levels, 1)
+    px = p(said.expand(levels, -1, -1))
+    close(px.log_prob(x[:, None]), said[0, :, 0].log_softmax(0))
+
+
+# ---- arguments ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("learn", "shape"), [(None, None), ("shared", ()), ("each", SHAPE)])
+def test_gaussian_learns_one_sigma_or_one_for_each_value_or_none(learn: str | None, shape: tuple | None) -> None:
+    """It starts where it is told, is trained by the likelihood if learned, and stays above the floor."""
+    p = Gaussian(SHAPE, sigma=0.3, learn=learn)
+    assert [q.shape for q in p.parameters()] == ([] if shape is None else [torch.Size(shape)])
+    close(p.sigma.expand(SHAPE), torch.full(SHAPE, 0.3))
+    if learn:
+        p(torch.zeros(1, 1, *SHAPE)).log_prob(torch.ones(1, *SHAPE)).backward()
+        # d/d log sigma of -x^2 / 2 sigma^2 - log sigma, at x = 1
+        close(p.log_sigma.grad, torch.full(shape, (1 / 0.09 - 1) * (6 if shape == () else 1)), rtol=1e-5, atol=0)
+        torch.nn.init.constant_(p.log_sigma, -100.0)
+        assert (p.sigma == p.floor).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Gaussian(SHAPE, sigma=0.0), "must be positive; got 0.0"),
+        (lambda: Gaussian(SHAPE, sigma=-1.0), "must be positive; got -1.0"),
+        (lambda: Gaussian(SHAPE, sigma=math.nan), "must be positive; got nan"),
+        (lambda: Gaussian(SHAPE, learn="all"), 'learn is None, "shared" or "each"; got'),
+        (lambda: Categorical(SHAPE, levels=1), "Categorical needs at least 2 levels; got 1"),
+        (lambda: DiscretisedLogistic(SHAPE, levels=0), "DiscretisedLogistic needs at least 2 levels; got 0"),
+    ],
+)
+def test_impossible_arguments_are_refused(make: partial, message: str) -> None:
+    """With what was asked and what would do."""
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@every
+def test_a_decoder_that_says_too_much_or_too_little_is_refused(make: partial) -> None:
+    """The message names the likelihood, what it wants and what it got."""
+    p = make(SHAPE)
+    for extra in (-1, 1):
+        wrong = math.prod(p.wants) + extra
+        with pytest.raises(ValueError, match=rf"{type(p).__name__} over \(2, 3\) wants .* it gave \({wrong},\)"):
+            p(torch.zeros(4, wrong))
+
+
+def test_the_abstract_likelihood_names_its_kinds() -> None:
+    """Nobody is left with a bare NotImplementedError."""
+    with pytest.raises(TypeError, match="use Bernoulli, Gaussian, Categorical or DiscretisedLogistic"):
+        Likelihood(SHAPE)(torch.zeros(1, 1, *SHAPE))

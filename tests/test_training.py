@@ -1,0 +1,260 @@
+"""Training repeats itself, survives being killed, and says in plain words what goes wrong."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import narrows as nr
+from narrows.training.loop import Interrupted
+
+X = torch.rand(200, 6, generator=torch.Generator().manual_seed(0)).round()
+SHORT = nr.Training(epochs=3, batch=32, check=5)
+ROOT = Path(__file__).parent.parent
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "weights.safetensors").read_bytes()
+
+
+def train(folder: Path | None, training: nr.Training = SHORT, seed: int = 0, **kwargs: object) -> nr.Run:
+    model, objective = nr.recipes.vae((6,), latent=2, seed=seed)
+    return nr.fit(model, objective, X[:160], X[160:], training=training, folder=folder, quiet=True, **kwargs)
+
+
+def test_same_seed_same_bytes_another_seed_others(tmp_path):
+    before = torch.get_rng_state()
+    train(tmp_path / "a"), train(tmp_path / "b")
+    train(tmp_path / "order", training=SHORT.model_copy(update={"seed": 1}))
+    train(tmp_path / "weights", seed=1)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert weights(tmp_path / "a") != weights(tmp_path / "order")
+    assert weights(tmp_path / "a") != weights(tmp_path / "weights")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_validation_does_not_shift_the_noise(tmp_path):
+    often, seldom = (SHORT.model_copy(update={"check": n}) for n in (1, 15))
+    last = [nr.fit(*nr.recipes.vae((6,), latent=2), X, training=t, quiet=True).model for t in (often, seldom)]
+    for a, b in zip(*(m.parameters() for m in last), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 8])
+def test_interrupt_and_resume_is_bit_exact(tmp_path, step, monkeypatch):
+    train(tmp_path / "whole")
+    from narrows.training import loop
+
+    seen = 0
+
+    def ring(self: object, batch: nr.Batch) -> nr.Terms:
+        nonlocal seen
+        seen += 1
+        if seen == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return self.objective(self.model, batch)
+
+    monkeypatch.setattr(loop._Step, "forward", ring)
+    with pytest.raises(Interrupted, match=f"stopped at step {step} .* --resume"):
+        train(tmp_path / "cut")
+    monkeypatch.undo()
+    run = train(tmp_path / "cut", resume=True)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert [m["step"] for m in run.metrics] == [5, 10, 15]
+
+
+def test_killed_and_resumed_is_bit_exact():
+    script = ROOT / "benchmarks" / "kill_resume.py"
+    done = subprocess.run([sys.executable, str(script), "--times", "3", "--seed", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_two_processes_give_what_one_gives():
+    script = ROOT / "benchmarks" / "processes.py"
+    done = subprocess.run([sys.executable, str(script), "--steps-only"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_finished_run_is_extended_not_overwritten(tmp_path):
+    train(tmp_path / "a")
+    with pytest.raises(ValueError, match="exists already and is never overwritten"):
+        train(tmp_path / "a")
+    train(tmp_path / "a", training=SHORT.model_copy(update={"epochs": 5}), resume=True)
+    train(tmp_path / "long", training=SHORT.model_copy(update={"epochs": 5}))
+    assert weights(tmp_path / "a") == weights(tmp_path / "long")
+
+
+def test_resume_refuses_what_would_not_be_the_same_run(tmp_path):
+    train(tmp_path / "a")
+    with pytest.raises(ValueError, match="another training"):
+        train(tmp_path / "a", training=SHORT.model_copy(update={"lr": 0.1}), resume=True)
+    with pytest.raises(ValueError, match="another spec"):
+        train(tmp_path / "a", seed=3, resume=True)
+    model, objective = nr.recipes.vae((6,), latent=2)
+    with pytest.raises(ValueError, match="another data"):
+        nr.fit(model, objective, 1 - X[:160], X[160:], training=SHORT, folder=tmp_path / "a", resume=True)
+    with pytest.raises(ValueError, match="holds no run to resume"):
+        train(tmp_path / "nothing", resume=True)
+    state = next((tmp_path / "a" / "checkpoint").glob("step-*"))
+    state.write_bytes(state.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ValueError, match=r"step-.* has been changed"):
+        train(tmp_path / "a", resume=True)
+
+
+def test_torn_last_line_of_metrics_is_dropped(tmp_path):
+    train(tmp_path / "a")
+    with open(tmp_path / "a" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 20, "tra')
+    run = train(tmp_path / "a", training=SHORT.model_copy(update={"epochs": 4}), resume=True)
+    assert [m["step"] for m in run.metrics] == [5, 10, 15, 20]
+    assert len([json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]) == 4
+
+
+def test_best_weights_are_those_of_the_least_held_out_loss():
+    from narrows.training.loop import _held_out
+
+    run = train(None, training=SHORT.model_copy(update={"epochs": 30, "lr": 0.05}))
+    best = min(run.metrics, key=lambda m: m["valid"]["loss"])
+    assert run.config["best_step"] == best["step"] < run.config["steps"]
+    means, values = _held_out(run.model, run.objective, nr.data.rows(X[160:]), 0)
+    assert float(means[0]) == pytest.approx(best["valid"]["loss"])
+    assert float(values.mean()) == pytest.approx(float(means[0]))
+
+
+@pytest.mark.parametrize("recipe", ["vae", "beta_vae", "autoencoder"])
+def test_held_out_loss_stands_at_the_final_beta(recipe):
+    settings = {} if recipe == "autoencoder" else {"beta": nr.schedules.WarmUp(10_000, final=3.0)}
+    model, objective = getattr(nr.recipes, recipe)((6,), latent=2, **settings)
+    run = nr.fit(model, objective, X[:160], X[160:], training=SHORT, quiet=True)
+    valid, final = run.metrics[0]["valid"], float(objective.beta(None))
+    assert valid["loss"] == pytest.approx(valid["distortion"] + final * valid["rate"])
+
+
+def test_early_stopping_waits_for_two_thousand_steps_then_stops():
+    training = nr.Training(epochs=5000, batch=160, check=50, lr=0.02, patience=3)
+    run = train(None, training=training)
+    assert 2000 <= run.config["steps"] < 5000
+
+
+def test_minutes_are_a_cap():
+    run = train(None, training=nr.Training(minutes=0.01))
+    assert run.config["seconds"] < 10
+
+
+def test_loss_that_is_no_number_names_the_step_and_keeps_the_checkpoint(tmp_path):
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    x[7, 1] = 1e30
+    model, objective = nr.recipes.vae((3,), latent=2, likelihood=nr.likelihoods.Gaussian)
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d+ .* column 1.*--clip"):
+        nr.fit(model, objective, x, training=nr.Training(epochs=2, batch=64), folder=tmp_path / "a", quiet=True)
+
+
+def test_data_outside_the_support_is_refused():
+    model, objective = nr.recipes.vae((6,), latent=2)
+    with pytest.raises(ValueError, match="training row 0 holds 0.5 .* Bernoulli cannot produce: it covers 0 and 1"):
+        nr.fit(model, objective, torch.full((10, 6), 0.5))
+
+
+def test_wrong_shape_is_refused():
+    model, objective = nr.recipes.vae((5,), latent=2)
+    with pytest.raises(ValueError, match=r"rows of shape \(5,\); these have \(6,\)"):
+        nr.fit(model, objective, X)
+
+
+class Detached(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: object, **kwargs: object) -> nr.Code:
+        code = self.inner(*args, **kwargs)
+        return code._replace(rates=code.rates.detach())
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+
+def test_alarms_before():
+    model, objective = nr.recipes.vae((6,), latent=6)
+    model.posterior = Detached(model.posterior)
+    x = X[:97].clone()
+    x[:, 2] = 1.0
+    found = " ".join(nr.fit(model, objective, x, training=SHORT, quiet=True).alarms)
+    assert "6 units and a row only 6 values" in found
+    assert "1 of 6 columns never change" in found
+    assert "the last batch of every epoch has one row" in found
+    assert "gradient of the rate (KL) is zero" in found
+
+
+def test_alarm_of_collapse_and_of_dead_units():
+    model, objective = nr.recipes.vae((6,), latent=2, beta=50.0)
+    assert "posterior collapse" in " ".join(nr.fit(model, objective, X, training=SHORT, quiet=True).alarms)
+    model, objective = nr.recipes.autoencoder((6,), latent=2)
+    with torch.no_grad():
+        model.encoder.layers[-1].weight.zero_()
+    model.encoder.requires_grad_(False)
+    assert "2 of 2 units of the code never change" in " ".join(
+        nr.fit(model, objective, X, training=SHORT, quiet=True).alarms
+    )
+
+
+def test_fewer_rows_than_a_batch_is_no_error():
+    run = nr.fit(*nr.recipes.vae((6,), latent=2), X[:7], training=nr.Training(epochs=2), quiet=True)
+    assert "7 rows are fewer than a batch of 128" in run.alarms[0]
+
+
+def test_fit_works_off_the_main_thread():
+    runs: list[nr.Run] = []
+    worker = threading.Thread(target=lambda: runs.append(train(None)))
+    worker.start()
+    worker.join()
+    assert runs[0].config["steps"] == 15
+
+
+@pytest.mark.parametrize("settings", [{"decay": "cosine"}, {"clip": 0.1}, {"compile": True}], ids=str)
+def test_settings_change_the_weights(settings):
+    if settings.get("compile") and sys.platform == "win32":
+        pytest.skip("no compiler")
+    with pytest.MonkeyPatch.context():
+        a, b = train(None), train(None, training=SHORT.model_copy(update=settings))
+    assert math.isfinite(b.metrics[-1]["train"]["loss"])
+    same = all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True))
+    assert not same or "compile" in settings
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epoch": 3}, "no setting 'epoch'; did you mean 'epochs'"),
+        ({"lr": -1}, "learning rate.*greater than 0; got -1"),
+        ({"epochs": 0}, "epochs is passes over the training rows.*got 0"),
+        ({"decay": "linear"}, "decay .*'none' or 'cosine'"),
+    ],
+)
+def test_bad_settings_are_one_sentence(values, message):
+    with pytest.raises(ValueError, match=message):
+        nr.Training(**values)
+
+
+def test_settings_as_scikit_learn_sees_them():
+    training = nr.Training(epochs=4)
+    assert nr.Training(**training.get_params()) == training
+    assert training.set_params(epochs=5).epochs == 5
+    with pytest.raises(ValueError, match="did you mean 'batch'"):
+        training.set_params(bach=3)
+
+
+def test_device_that_is_not_there():
+    with pytest.raises(ValueError, match="device 'cuda:99' cannot be used here"):
+        train(None, training=SHORT.model_copy(update={"device": "cuda:99"}))
