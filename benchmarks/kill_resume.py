@@ -8,6 +8,7 @@ write, wherever it falls), resumes each to the end, and compares the bytes of we
 
 import argparse
 import json
+import math
 import random
 import shutil
 import subprocess
@@ -17,25 +18,26 @@ import time
 from pathlib import Path
 
 _TRAIN = """
-import sys, narrows as nr
-data = nr.data.load("digits")
-model, objective = nr.recipes.vae(data.shape, latent=4, likelihood=data.likelihood, beta=nr.schedules.WarmUp(300))
-training = nr.Training(epochs=60, batch=100, check=37, decay="cosine", save_every=0.02)
-resume = (len(sys.argv) > 2)
-nr.fit(model, objective, data, training=training, folder=sys.argv[1], resume=resume, quiet=True)
+import sys, torch, narrows as nr
+x = torch.rand(1530, 64, generator=torch.Generator().manual_seed(0)).round()
+model, objective = nr.recipes.vae((64,), latent=4, beta=nr.schedules.WarmUp(300))
+training = nr.Training(epochs=40, batch=100, check=37, decay="cosine", save_every=0.02)
+nr.fit(model, objective, x[:1437], x[1437:], training, sys.argv[1], resume=len(sys.argv) > 2, quiet=True)
 """
 
 
-def train(folder: Path, resume: bool = False, seconds: float | None = None) -> bool:
-    """Trains in a child process; killed `seconds` after its first checkpoint. True if it came to its end."""
-    words = [sys.executable, "-c", _TRAIN, str(folder), *(["resume"] if resume else [])]
-    child = subprocess.Popen(words)
-    if seconds is not None:
-        while child.poll() is None and not (folder / "checkpoint" / "latest.json").exists():
-            time.sleep(0.005)
-        time.sleep(seconds)
+def train(folder: Path, resume: bool = False, seconds: float = math.inf) -> float:
+    """Trains in a child process, killed `seconds` after its first checkpoint; returns the seconds it lived after that."""
+    child = subprocess.Popen([sys.executable, "-c", _TRAIN, str(folder), *(["resume"] if resume else [])])
+    while child.poll() is None and not (folder / "checkpoint" / "latest.json").exists():
+        time.sleep(0.005)
+    began = time.monotonic()
+    try:
+        child.wait(None if math.isinf(seconds) else seconds)
+    except subprocess.TimeoutExpired:
         child.kill()
-    return child.wait() == 0
+        child.wait()
+    return time.monotonic() - began
 
 
 def records(folder: Path) -> list[dict[str, object]]:
@@ -58,14 +60,13 @@ def main() -> None:
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
     base = Path(tempfile.mkdtemp())
-    began = time.monotonic()
-    train(base / "whole")
-    length = max(0.2, time.monotonic() - began - 2.5)  # less what starting takes
+    length = train(base / "whole")
     weights = (base / "whole" / "weights.safetensors").read_bytes()
     equal = 0
     for number in range(arguments.times):
         folder = base / f"killed-{number}"
-        finished = train(folder, seconds=chance.uniform(0, length))
+        train(folder, seconds=chance.uniform(0, length))
+        finished = (folder / "SHA256SUMS").exists()
         step = json.loads((folder / "checkpoint" / "latest.json").read_text())["file"]
         train(folder, resume=True)
         same = (folder / "weights.safetensors").read_bytes() == weights

@@ -36,9 +36,9 @@ def test_log_likelihood_is_that_of_quadrature():
     z = torch.linspace(-12, 12, 20_001, dtype=torch.float64)[:, None]
     with torch.no_grad():
         prior = torch.distributions.Normal(0.0, 1.0).log_prob(z[:, 0])
-        exact = torch.stack([
-            torch.logsumexp(model.decode(z).log_prob(row.expand(len(z), 6)) + prior, 0) for row in x
-        ]) + math.log(24 / 20_000)
+        exact = torch.stack(
+            [torch.logsumexp(model.decode(z).log_prob(row.expand(len(z), 6)) + prior, 0) for row in x]
+        ) + math.log(24 / 20_000)
     found = evaluate.log_likelihood(model, x, samples=20_000)
     assert found.mean == pytest.approx(float(exact.mean()), abs=5 * found.monte_carlo_error)
     assert found.monte_carlo_error < 2e-2
@@ -160,8 +160,10 @@ def test_evaluate_has_everything_and_is_json(kind):
     import json
 
     generator = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 5, (200, 1, 8, 8), generator=generator).byte() if kind == "levels" else torch.randn(
-        200, 5, generator=generator
+    x = (
+        torch.randint(0, 5, (200, 1, 8, 8), generator=generator).byte()
+        if kind == "levels"
+        else torch.randn(200, 5, generator=generator)
     )
     data = nr.data.load(x.numpy())
     recipe = nr.recipes.autoencoder if kind == "deterministic" else nr.recipes.vae

@@ -222,15 +222,18 @@ def test_fit_works_off_the_main_thread():
     assert runs[0].config["steps"] == 15
 
 
-@pytest.mark.parametrize("settings", [{"decay": "cosine"}, {"clip": 0.1}, {"compile": True}], ids=str)
+@pytest.mark.parametrize("settings", [{"decay": "cosine"}, {"clip": 0.1}], ids=str)
 def test_settings_change_the_weights(settings):
-    if settings.get("compile") and sys.platform == "win32":
-        pytest.skip("no compiler")
-    with pytest.MonkeyPatch.context():
-        a, b = train(None), train(None, training=SHORT.model_copy(update=settings))
+    a, b = train(None), train(None, training=SHORT.model_copy(update=settings))
     assert math.isfinite(b.metrics[-1]["train"]["loss"])
-    same = all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True))
-    assert not same or "compile" in settings
+    assert not all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about itself
+def test_compiled_training_is_training():
+    a, b = train(None), train(None, training=SHORT.model_copy(update={"compile": True}))
+    for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-3)
 
 
 @pytest.mark.parametrize(

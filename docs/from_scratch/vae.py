@@ -10,9 +10,8 @@ have made x, q(z|x) = N(mu, diag sigma^2) with mu, sigma = encoder(x), and Jense
 
     log p(x) >= ELBO = E_q[ log p(x|z) ] - KL( q(z|x) || p(z) ) = -(distortion + rate)
 
-Both in nats: the distortion is what x costs once z is known, the rate is what z costs. The expectation is taken with
-one draw z = mu + sigma * epsilon, epsilon ~ N(0, I), through which gradients flow (Kingma & Welling 2013,
-arXiv:1312.6114).
+Both in nats: the distortion is what x costs once z is known, the rate is what z costs. The expectation is taken as one
+draw z = mu + sigma * epsilon, epsilon ~ N(0, I), which gradients can pass (Kingma & Welling 2013, arXiv:1312.6114).
 
 Nothing here is imported but torch and the data. Run it: python docs/from_scratch/vae.py
 """
@@ -92,8 +91,7 @@ def main():
         if t % 400 == 0:
             with torch.no_grad():
                 bound = elbo(test, encoder, decoder, torch.randn(297, 8))
-            error = bound.std() / math.sqrt(297)
-            print(f"step {t}: ELBO of 297 test digits {bound.mean():.2f} +- {error:.2f} nats")
+            print(f"step {t}: ELBO {bound.mean():.2f} +- {bound.std() / math.sqrt(297):.2f} nats on 297 test digits")
     drawn = torch.sigmoid(decode(torch.randn(1, 8), decoder)).reshape(8, 8)
     print("a digit that nobody wrote:", *("".join(" .:#"[int(4 * p)] for p in row) for row in drawn * 0.999), sep="\n")
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         schedules,
     )
     from narrows.contract import Batch, Code, Pass, Terms
+    from narrows.estimators import AE, VAE
     from narrows.models import Autoencoder
     from narrows.objectives import Objective
     from narrows.store import Run, load
@@ -42,6 +43,7 @@ _MODULES = {
     "schedules",
 }
 _NAMES = {
+    "AE": "estimators",
     "Autoencoder": "models",
     "Batch": "contract",
     "Code": "contract",
@@ -50,11 +52,13 @@ _NAMES = {
     "Run": "store",
     "Terms": "contract",
     "Training": "training",
+    "VAE": "estimators",
     "fit": "training",
     "load": "store",
 }
 
 __all__ = [
+    "AE",
     "Autoencoder",
     "Batch",
     "Code",
@@ -63,6 +67,7 @@ __all__ = [
     "Run",
     "Terms",
     "Training",
+    "VAE",
     "data",
     "divergences",
     "draws",

@@ -64,7 +64,11 @@ def fit(
     named |= {"data": given.pop("data")} if "data" in given else {}
     values = named | _settings(settings or []) | given
     folder = folder or (Path(values.pop("folder")) if "folder" in values else None)
-    run = _resume(folder, values, quiet) if resume else _begin(folder, values, quiet)
+    try:
+        run = _resume(folder, values, quiet) if resume else _begin(folder, values, quiet)
+    except KeyboardInterrupt as stop:
+        typer.echo(f"narrows: {stop or 'stopped'}", err=True)
+        raise typer.Exit(128 + getattr(stop, "number", 2)) from None
     if run is None:
         return  # another process of this run tells the rest
     run.evaluate()
@@ -324,9 +328,6 @@ def main() -> None:
     """Runs the command line; a fault of the user's ends in one plain sentence, not a traceback."""
     try:
         app()
-    except KeyboardInterrupt as stop:
-        print(f"narrows: {stop or 'stopped'}", file=sys.stderr)
-        sys.exit(128 + getattr(stop, "number", 2))
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"narrows: {error}", file=sys.stderr)
         sys.exit(1)

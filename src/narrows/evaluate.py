@@ -33,6 +33,7 @@ __all__ = [
     "log_likelihood",
     "reconstruct",
     "round_trip",
+    "score_samples",
     "verdict",
 ]
 
@@ -107,6 +108,18 @@ def _batches(model: Autoencoder, data: Rows | Tensor, size: int = 1024) -> Itera
     return rows.to(_device(model)).batches(size)
 
 
+def _log_weights(
+    model: Autoencoder, batch: Batch, samples: int, piece: int
+) -> Iterator[Tensor]:
+    """log p(x|z) + log p(z) - log q(z|x) of `samples` draws a row, (k, B) at a time, k <= piece."""
+    h = model.hidden(batch.x, batch.context)
+    for done in range(0, samples, piece):
+        k = min(piece, samples - done)
+        code = model.posterior(h, batch.context, k)
+        distortion, rate = log_weights(model.decode(code.z, batch.context), code, batch.target, batch.seen)
+        yield -(distortion + rate).unflatten(0, (k, -1)).double()
+
+
 @torch.no_grad()
 def log_likelihood(model: Autoencoder, data: Rows | Tensor, samples: int = 5000, seed: int = 0) -> Likelihood:
     r"""Importance-weighted estimate of log p(x), a lower bound in expectation that rises to it with K = `samples`.
@@ -121,30 +134,39 @@ def log_likelihood(model: Autoencoder, data: Rows | Tensor, samples: int = 5000,
     """
     if samples < 1:
         raise ValueError(f"log_likelihood takes at least one sample; got samples={samples}")
-    values, sizes, variances = [], [], []
+    values, sizes = [], []
     width = math.prod(model.likelihood.wants)
     with draws.seeded(seed, 4, 0):
         for batch in _batches(model, data, max(1, min(256, BUDGET // width))):
-            h = model.hidden(batch.x, batch.context)
-            piece = max(1, BUDGET // (width * len(batch.x)))
-            total = squares = torch.full((len(batch.x),), -math.inf, dtype=torch.float64, device=h.device)
-            for done in range(0, samples, piece):
-                k = min(piece, samples - done)
-                code = model.posterior(h, batch.context, k)
-                px = model.decode(code.z, batch.context)
-                distortion, rate = log_weights(px, code, batch.target, batch.seen)
-                log_w = -(distortion + rate).unflatten(0, (k, -1)).double()  # (k, B)
+            total = squares = torch.full((len(batch.x),), -math.inf, dtype=torch.float64, device=batch.x.device)
+            for log_w in _log_weights(model, batch, samples, max(1, BUDGET // (width * len(batch.x)))):
                 total = torch.logaddexp(total, log_w.logsumexp(0))
                 squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
-            size = (2 * total - squares).exp()
             values.append((total - math.log(samples)).cpu())
-            sizes.append(size.cpu())
-            variances.append((samples / size - 1).clamp_min(0).cpu() / samples)
-    value, variance = torch.cat(values), torch.cat(variances)
-    mean = Mean.of(value)
-    return Likelihood(
-        value, *mean, math.sqrt(float(variance.sum())) / len(value), torch.cat(sizes), samples
-    )
+            sizes.append((2 * total - squares).exp().cpu())
+    value, size = torch.cat(values), torch.cat(sizes)
+    variance = (samples / size - 1).clamp_min(0) / samples
+    return Likelihood(value, *Mean.of(value), math.sqrt(float(variance.sum())) / len(value), size, samples)
+
+
+@torch.no_grad()
+def score_samples(model: Autoencoder, data: Rows | Tensor, samples: int = 64, seed: int = 0) -> Tensor:
+    """A deterministic estimate of log p(x) of each row, (n,) nats: higher is more normal.
+
+    The same draws for every row, so that a row scores alike whatever stands beside it. For a deterministic code it is
+    log p(x|z) at the code.
+    """
+    values = []
+    width, piece = math.prod(model.likelihood.wants), min(samples, 16)
+    for batch in _batches(model, data, max(1, min(1024, BUDGET // (width * piece)))):
+        if model.posterior.prior is None:
+            px, _ = model(batch.x, batch.context)
+            values.append(log_prob(px, batch.target, batch.seen).double().cpu())
+            continue
+        with draws.seeded(seed, 10, 0), draws.common():
+            log_w = torch.cat(list(_log_weights(model, batch, samples, piece)))
+        values.append((log_w.logsumexp(0) - math.log(samples)).cpu())
+    return torch.cat(values)
 
 
 @torch.no_grad()

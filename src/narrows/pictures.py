@@ -26,8 +26,6 @@ def _figure(columns: int = 1, width: float = 9.0, height: float = 2.6) -> tuple[
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=8)
-        ax.title.set_fontsize(10)
-        ax.xaxis.label.set_fontsize(9)
     return figure, axes
 
 
@@ -45,8 +43,8 @@ def curves(metrics: list[dict[str, Any]], best_step: int) -> "Figure":
             low, high = np.percentile([m["train"][name] for m in metrics] + held, [0, 97])
             ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-9)
         ax.axvline(best_step, color=GREY, lw=0.9, ls="--", label=f"best, step {best_step:,}")
-        ax.set_title(f"{names[name]}, nats")
-        ax.set_xlabel("step")
+        ax.set_title(f"{names[name]}, nats", fontsize=10)
+        ax.set_xlabel("step", fontsize=9)
     axes[0].legend(fontsize=8, frameon=False)
     return figure
 
@@ -59,8 +57,9 @@ def rates(units: dict[str, Any]) -> "Figure":
     active = values[order] > 0.01
     ax.bar(range(len(values)), values[order], color=[BLUE if a else GREY for a in active], width=0.8)
     ax.set_xticks(range(len(values)), [str(i) for i in order] if len(values) <= 40 else ["" for _ in order])
-    ax.set_title("rate per unit, nats" if units["rate"] is not None else "variance of each unit of the code")
-    ax.set_xlabel("unit of the code (grey: inactive)")
+    title = "rate per unit, nats" if units["rate"] is not None else "variance of each unit of the code"
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel("unit of the code (grey: inactive)", fontsize=9)
     return figure
 
 
@@ -91,7 +90,7 @@ def scatter(z: Tensor, label: Tensor | None, classes: list[str] | None) -> "Figu
             ax.scatter(xy[chosen, 0], xy[chosen, 1], s=8, color=colours(i), alpha=0.7, lw=0, label=name)
         ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
     ax.set_aspect("equal", "datalim")
-    ax.set_title(title)
+    ax.set_title(title, fontsize=10)
     return figure
 
 

@@ -29,7 +29,7 @@ from narrows.posteriors import Gaussian as GaussianPosterior
 from narrows.priors import StandardNormal
 from narrows.spec import describe, misspelt, restore
 
-__all__ = ["arguments", "autoencoder", "beta_vae", "build", "iwae", "names", "vae"]
+__all__ = ["arguments", "autoencoder", "beta_vae", "build", "defaults", "iwae", "names", "vae"]
 
 Parts = tuple[Autoencoder, Objective]
 Shape = tuple[int, ...]
@@ -135,12 +135,22 @@ def iwae(
 
 def names() -> dict[str, str]:
     """Every recipe with its line."""
-    return {name: (globals()[name].__doc__ or "").strip() for name in __all__ if name not in ("arguments", "build", "names")}
+    return {name: (globals()[name].__doc__ or "").strip() for name in __all__ if name not in ("arguments", "build", "defaults", "names")}
 
 
 def arguments(recipe: str) -> set[str]:
     """The names that a recipe takes, those it hands on to `Objective` among them, without `shape` and `seed`."""
     return set(inspect.signature(globals()[recipe]).parameters) - {"shape", "seed", "objective"} | _PASSED
+
+
+def defaults(recipe: str) -> dict[str, Any]:
+    """What a recipe takes where nothing is said, in JSON form, its own arguments and those of `Objective`."""
+    given = {**inspect.signature(Objective).parameters, **inspect.signature(globals()[recipe]).parameters}
+    return {
+        name: describe(name, p.default)
+        for name, p in given.items()
+        if p.default is not inspect.Parameter.empty and name not in ("bound", "seed")
+    }
 
 
 def build(spec: dict[str, Any]) -> Parts:

@@ -1,16 +1,21 @@
 """report.html: one page that opens offline and says first whether the model is any good."""
 
+import json
 import math
+import shlex
 from html import escape
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from narrows import draws, pictures
+from narrows import draws, pictures, recipes
 from narrows.data import Data, Rows
+from narrows.defaults import arguments
 from narrows.evaluate import codes, reconstruct
+from narrows.spec import describe
 from narrows.store import Run
+from narrows.training import Training
 
 __all__ = ["command", "page"]
 
@@ -22,38 +27,30 @@ h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2.2rem;bo
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.25rem .8rem;text-align:right}
 th{font-weight:600;border-bottom:1px solid #8a8f98}td:first-child,th:first-child{text-align:left}
 tr.model td{font-weight:600}td.best{color:#1d6b43}.note{color:#5b6470;font-size:.9rem}
-img{max-width:100%}img.pixels{image-rendering:pixelated}pre{background:#f4f6f8;padding:.7rem 1rem;overflow-x:auto}
+img{max-width:100%}img.pixels{image-rendering:pixelated}pre{background:#f4f6f8;padding:.7rem 1rem;white-space:pre-wrap}
 """
 
 
-def command(config: dict[str, Any]) -> str:
-    """What to type to get this run again; None of it where the data came from memory."""
-    spec, data, training = config["spec"], config["data"], config["training"]
-    if spec is None or data.get("source") is None or data["source"] == "array":
+def command(run: Run) -> str:
+    """What to type to get this run again, without what would be chosen anyway."""
+    spec, data, training = run.config["spec"], run.config["data"], run.config["training"]
+    if spec is None or data["source"] in (None, "array"):
         return "# trained from Python on data or networks that no command line can name: repeat the call of fit"
-    words = ["narrows fit", _quoted(data["source"]), "--recipe", spec["recipe"]]
-    arguments = {k: v for k, v in spec["arguments"].items() if k != "shape"}
-    words += ["--latent", str(arguments.pop("latent"))]
-    import json
-
-    for name, value in arguments.items():
-        words += ["--set", _quoted(f"{name}={json.dumps(value)}")]
-    for name in ("batch", "lr", "epochs", "minutes", "seed", "decay", "clip", "patience", "check", "compile"):
-        if training[name] is not None and training[name] is not False and training[name] != "none":
-            flag = [f"--{name}", str(training[name])]
-            words += flag if name in _FLAGS else ["--set", f"{name}={training[name]}"]
-    for name, value in data.get("options", {}).items():
-        words += [f"--{name.replace('_', '-')}", _quoted(str(value))]
+    words = ["narrows fit", shlex.quote(data["source"]), "--recipe", spec["recipe"]]
+    usual = {n: describe(n, v) for n, v in arguments(run.data, spec["recipe"], {"latent": 1}).items()}
+    usual |= recipes.defaults(spec["recipe"]) | {n: usual[n] for n in ("likelihood", "network")}
+    for name, value in spec["arguments"].items():
+        if name == "latent" or (name != "shape" and (name not in usual or usual[name] != value)):
+            words += [f"--{name}", str(value)] if name in FLAGS else ["--set", shlex.quote(f"{name}={json.dumps(value)}")]
+    for name, value in Training(**training).model_dump(exclude_defaults=True, exclude={"device", "save_every"}).items():
+        words += [f"--{name}", str(value)] if name in FLAGS else ["--set", shlex.quote(f"{name}={json.dumps(value)}")]
+    for name, value in data["options"].items():
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name.replace('_', '-')}", *([] if one is True else [shlex.quote(str(one))])]
     return " ".join(words)
 
 
-_FLAGS = {"batch", "lr", "epochs", "minutes", "seed"}
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
+FLAGS = ("latent", "batch", "lr", "epochs", "minutes", "seed")
 
 
 def page(run: Run) -> str:
@@ -75,7 +72,7 @@ def page(run: Run) -> str:
         + pictures.inline(pictures.rates(evaluation["active_units"]), "rate per unit")
         + f'<p class="note">{_active(evaluation["active_units"])}</p>',
         _latent(run, data, shown, name),
-        f"<h2>Again</h2><pre>{escape(command(config))}</pre>"
+        f"<h2>Again</h2><pre>{escape(command(run))}</pre>"
         + f'<p class="note">{escape(", ".join(f"{k} {v}" for k, v in config["versions"].items()))}; '
         f"{config['threads']} threads; {config['steps']:,} steps in {config['seconds']:.0f} s.</p>",
     ]
@@ -162,7 +159,7 @@ def _show(data: Data, rows: list[Tensor], titles: list[str], alt: str, across: i
     if data.image:
         stacked = torch.cat([r[i : i + across] for i in range(0, len(rows[0]), across) for r in rows])
         side = max(data.shape[-2:])
-        scale = max(1, 640 // (across * (side + 1)))
+        scale = max(1, 900 // (across * (side + 1)))
         return pictures.inline(pictures.grid(stacked, across), alt, scale)
     pairs = [(rows[0][i], rows[1][i] if len(rows) > 1 else None) for i in range(len(rows[0]))]
     return pictures.inline(pictures.profiles(pairs, titles), alt)

@@ -46,7 +46,7 @@ def from_npy(path: Path) -> Found:
 def from_npz(path: Path, label: str | None = None) -> Found:
     """An .npz file: x and y by their usual names, or x_train, y_train, x_test, y_test with its own test part."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(_unreadable(path, error)) from error
@@ -80,6 +80,7 @@ def _parted(path: Path, arrays: dict[str, NDArray[Any]]) -> Found:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    if "allow_pickle" in str(error) or "Object arrays" in str(error):
+    # numpy says of a file that it does not know at all that it must be a pickle, and speaks of objects where it is one
+    if "object arrays" in str(error).lower() or "Python objects" in str(error):
         return f"{path} holds Python objects, which are never unpickled; save an array of numbers"
     return f"{path} is damaged or cut short and cannot be read; make or copy it again"

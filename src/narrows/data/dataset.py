@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from narrows.data.found import chunks, native
+from narrows.data.found import chunks, dtype_of
 from narrows.data.rows import Rows
 from narrows.data.scaling import Scaling
 from narrows.data.split import TEST, TRAIN, VALID
@@ -121,8 +121,7 @@ class Data:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of values, type, shape, labels and parts: data of the same fingerprint train the same model."""
-        dtype = native(np.dtype(str(self.x.dtype).removeprefix("torch.")))
-        digest = hashlib.sha256(json.dumps([dtype.str, list(self.x.shape)]).encode())
+        digest = hashlib.sha256(json.dumps([dtype_of(self.x).str, list(self.x.shape)]).encode())
         for _, values in chunks(self.x):
             digest.update(values.reshape(-1).view(np.uint8).data)
         if self.label is not None:
@@ -137,7 +136,7 @@ class Data:
             "source": self.source,
             "rows": {name: len(rows) for name, rows in self._named_parts()},
             "shape": list(self.shape),
-            "dtype": str(self.x.dtype).removeprefix("torch."),
+            "dtype": str(dtype_of(self.x)),
             "scaling": self.scaling.to_json(),
             "likelihood": describe("likelihood", self.likelihood),
             "binarise": self.binarise,

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["IN_MEMORY", "Found", "chunks", "native", "tensor"]
+__all__ = ["IN_MEMORY", "Found", "chunks", "dtype_of", "tensor"]
 
 IN_MEMORY = 1 << 30  # bytes; what is larger stays on disk
-CHUNK = 1 << 25  # bytes read at a time when a whole array is looked at
+CHUNK = 1 << 22  # bytes read at a time when a whole array is looked at
 
 
 @dataclass
@@ -35,15 +35,16 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype that torch holds such values in, without loss."""
+def dtype_of(x: Tensor | NDArray[Any]) -> np.dtype[Any]:
+    """The numpy dtype that torch holds such values in, without loss."""
+    dtype = np.dtype(str(x.dtype).removeprefix("torch."))
     wider = {"b": {1: "u1"}, "u": {2: "i4", 4: "i8", 8: "i8"}, "f": {16: "f8", 12: "f8"}}
     return np.dtype(wider.get(dtype.kind, {}).get(dtype.itemsize, dtype.newbyteorder("=")))
 
 
 def tensor(x: NDArray[Any]) -> Tensor:
     """An array as a tensor; shares memory where it can."""
-    held = np.ascontiguousarray(x, native(x.dtype))
+    held = np.ascontiguousarray(x, dtype_of(x))
     return torch.from_numpy(held if held.flags.writeable else held.copy())
 
 
@@ -53,4 +54,4 @@ def chunks(x: Tensor | NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
     size = max(1, CHUNK // max(1, values[:1].nbytes))
     for start in range(0, len(values), size):
         place = slice(start, min(start + size, len(values)))
-        yield place, np.ascontiguousarray(values[place], native(values.dtype))
+        yield place, np.ascontiguousarray(values[place], dtype_of(values))

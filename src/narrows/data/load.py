@@ -16,14 +16,16 @@ from torch import Tensor
 from narrows import draws
 from narrows.data.arrays import from_array, from_npy, from_npz
 from narrows.data.dataset import Data, Options
-from narrows.data.found import Found, tensor
+from narrows.data.found import Found, dtype_of, tensor
 from narrows.data.idx import from_idx, from_idx_folder, is_idx
+from narrows.data.images import SUFFIXES, from_folder
 from narrows.data.labels import code
 from narrows.data.named import NAMED, from_name
 from narrows.data.rows import Rows
 from narrows.data.scaling import Scaling
 from narrows.data.split import TEST, TRAIN, VALID, digests, parts
 from narrows.data.survey import Survey, check, grid, moments, survey
+from narrows.data.tables import from_csv, from_parquet, from_table
 from narrows.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, Likelihood
 from narrows.spec import misspelt
 
@@ -33,8 +35,8 @@ __all__ = ["like", "load", "reload"]
 class More(TypedDict, total=False):
     """What `load` takes besides.
 
-    `drop`, columns of a table to leave out; for folders of images `size`, "HxW", and `skip_bad`, to leave out files that
-    cannot be read.
+    `drop`, columns of a table to leave out; for folders of images `size`, "HxW" to crop and resize to, and `skip_bad`,
+    to leave out files that cannot be read.
     """
 
     drop: Any
@@ -77,7 +79,10 @@ def load(
         if name not in More.__annotations__:
             raise TypeError(f"load: {misspelt('argument', name, [f.name for f in fields(Options)])}")
     options = Options(label, valid, test, seed, binarise, group, time, **more)
-    return _decide(_read(source, options), options)
+    found = _read(source, options)
+    if (options.size or options.skip_bad) and not Path(found.source).is_dir():
+        raise ValueError(f"size and skip_bad are for folders of images; {found.source} is none")
+    return _decide(found, options)
 
 
 def reload(description: dict[str, Any], source: Any = None, **arrays: Any) -> Data:
@@ -134,26 +139,25 @@ def like(description: dict[str, Any], source: Any) -> Rows:
 
 
 def _read(source: Any, options: Options, columns: list[str] | None = None, channels: int | None = None) -> Found:
+    label = None
     if isinstance(source, str) and source in NAMED:
         found = from_name(source)
     elif isinstance(source, (str, Path)):
         found = _read_path(Path(source), str(source), options, columns, channels)
     else:
-        pair = isinstance(source, tuple) and len(source) == 2
-        x, label = source if pair else (source, None)
-        if hasattr(x, "__arrow_c_stream__"):
-            from narrows.data.tables import from_table
-
-            found = from_table(x, options, columns)
-        else:
-            found = from_array(x)
+        x, label = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
+        found = from_table(x, options, columns) if hasattr(x, "__arrow_c_stream__") else from_array(x)
         if label is not None:
             found.label = label
     for name in ("label", "group", "time"):
         value = getattr(options, name)
-        if value is None or (isinstance(value, str) and getattr(found, name) is not None):
+        if value is None:
             continue
+        if name == "label" and label is not None:
+            raise ValueError("labels were given twice, as y of (X, y) and as label=; leave one of them away")
         if isinstance(value, str):
+            if found.columns is not None or (name == "label" and found.source.endswith(".npz")):
+                continue  # its reader has seen to it
             raise ValueError(
                 f"{name}={value!r} names a column, and {found.source} has none: give an array with a value a row"
             )
@@ -163,9 +167,6 @@ def _read(source: Any, options: Options, columns: list[str] | None = None, chann
     if options.drop and found.columns is None:
         raise ValueError(f"drop leaves out columns by name, and those of {found.source} have no names")
     return found
-
-
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
 def _read_path(path: Path, text: str, options: Options, columns: list[str] | None, channels: int | None) -> Found:
@@ -178,14 +179,8 @@ def _read_path(path: Path, text: str, options: Options, columns: list[str] | Non
         if any(is_idx(file) for file in files):
             return from_idx_folder(path)
         if any(file.suffix == ".parquet" for file in files):
-            from narrows.data.tables import from_parquet
-
             return from_parquet(path, options, columns)
-        from narrows.data.images import from_folder
-
         return from_folder(path, options, channels)
-    if options.size or options.skip_bad:
-        raise ValueError(f"size and skip_bad are for folders of images; {path} is a file")
     if is_idx(path):
         return from_idx(path)
     if suffix == ".npy":
@@ -193,10 +188,8 @@ def _read_path(path: Path, text: str, options: Options, columns: list[str] | Non
     if suffix == ".npz":
         return from_npz(path, options.label if isinstance(options.label, str) else None)
     if suffix in (".csv", ".tsv", ".parquet"):
-        from narrows.data.tables import from_csv, from_parquet
-
         return (from_parquet if suffix == ".parquet" else from_csv)(path, options, columns)
-    if suffix in IMAGES:
+    if suffix in SUFFIXES:
         raise ValueError(f"{path} is a single image; give the folder that holds the images, {path.parent}")
     raise ValueError(
         f"{path} is of no kind that is read: .npy, .npz, .csv, .tsv, .parquet, an IDX file, a folder of images, or the "
@@ -313,7 +306,7 @@ def _scaling(
     x: Tensor | NDArray[Any], looked: Survey, train: NDArray[np.bool_], binarise: str | None, source: str
 ) -> _Chosen:
     """Scaling and likelihood that suit the values."""
-    dtype = str(x.dtype).removeprefix("torch.")
+    dtype = str(dtype_of(x))
     if looked.binary:
         note = "the values are 0 and 1 already; binarise has nothing to do" if binarise else None
         return _Chosen(Scaling("identity", dtype), Bernoulli, None, note)

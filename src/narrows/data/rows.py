@@ -105,7 +105,7 @@ class Rows:
         wanted = at.cpu().numpy()
         order = np.argsort(wanted, kind="stable")  # the disk is read forwards
         found = self.raw[wanted[order]]
-        held = np.empty_like(found)
+        held = np.empty(found.shape, found.dtype)
         held[order] = found
         return tensor(held).to(self.device, non_blocking=True)
 

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from narrows.data.found import chunks
+from narrows.data.found import chunks, dtype_of
 from narrows.data.split import digests
 
 __all__ = ["Survey", "broken", "check", "grid", "moments", "survey"]
@@ -60,8 +59,8 @@ def check(x: NDArray[Any], source: str, least: int = 2) -> None:
 def survey(x: Tensor | NDArray[Any], source: str, columns: list[str] | None, seed: int) -> Survey:
     """Reads every value once. Raises ValueError for values that are NaN or infinite."""
     shape = tuple(x.shape)
-    bad = np.zeros(int(np.prod(shape[1:])), np.int64)
-    first_bad = -1
+    bad = np.zeros(int(np.prod(shape[1:])), np.int64)  # how many, and in which row first
+    first = np.full_like(bad, shape[0])
     low: Any = None
     high: Any = None
     whole = bytes_ = True
@@ -70,19 +69,18 @@ def survey(x: Tensor | NDArray[Any], source: str, columns: list[str] | None, see
         flat = values.reshape(len(values), -1)
         if flat.dtype.kind == "f":
             flat = flat + flat.dtype.type(0)  # -0.0 is 0.0 to everyone but a hash
-            broken = ~np.isfinite(flat)
-            if broken.any():
-                if first_bad < 0:
-                    first_bad = place.start + int(broken.any(1).argmax())
-                bad += broken.sum(0)
+            lost = ~np.isfinite(flat)
+            if lost.any():
+                bad += lost.sum(0)
+                first = np.minimum(first, np.where(lost.any(0), place.start + lost.argmax(0), shape[0]))
                 continue
             whole = whole and bool((flat == np.rint(flat)).all())
             bytes_ = bytes_ and _are_bytes(flat)
         low = flat.min(0) if low is None else np.minimum(low, flat.min(0))
         high = flat.max(0) if high is None else np.maximum(high, flat.max(0))
         keys.append(digests(flat.view(np.uint8), seed))
-    if first_bad >= 0:
-        raise ValueError(broken(bad, first_bad, shape, source, columns))
+    if bad.any():
+        raise ValueError(broken(bad, first, source, columns, len(shape) == 2))
     found = Survey(low, high, whole, bytes_, np.concatenate(keys), [])
     found.notes += _constant(low == high, shape, columns)
     copies = shape[0] - len(np.unique(found.keys))
@@ -105,14 +103,9 @@ def grid(x: Tensor | NDArray[Any], found: Survey) -> tuple[float, float, int] | 
     where = np.flatnonzero(present)
     step = int(np.gcd.reduce(where))
     levels = int(where[-1]) // step + 1
-    if levels > 2 and native_byte(x) and high > 127:
+    if levels > 2 and dtype_of(x) == np.uint8 and high > 127:
         return (0.0, 1.0, 256)
     return (low, float(step), levels)
-
-
-def native_byte(x: Tensor | NDArray[Any]) -> bool:
-    """Whether values are stored as bytes."""
-    return x.dtype in (torch.uint8, np.dtype(np.uint8))
 
 
 def moments(
@@ -123,20 +116,22 @@ def moments(
     Chunks are merged after Chan, Golub & LeVeque (1983), doi:10.1080/00031305.1983.10483115, equation 2.1.
     """
     count, mean, squares = 0, np.zeros(1), np.zeros(1)
+    shift: Any = None
     for place, values in chunks(x):
         flat = values[chosen[place]].astype(np.float64)
         flat = flat.reshape(len(flat), -1) if each else flat.reshape(-1, 1)
         if not len(flat):
             continue
+        shift = flat[0].copy() if shift is None else shift
+        flat -= shift  # a constant column is then exactly 0, and its std has no rounding errors to be blown up
         total = count + len(flat)
         own = flat.mean(0)
         squares = squares + np.square(flat - own).sum(0) + (own - mean) ** 2 * count * len(flat) / total
         mean = mean + (own - mean) * len(flat) / total
         count = total
     std = np.sqrt(squares / count)
-    # a column that is constant up to rounding must not have its rounding errors blown up
-    std[std <= 10 * np.finfo(np.float64).eps * np.abs(mean)] = 1.0
-    return tuple(mean.tolist()), tuple(std.tolist())
+    std[std == 0] = 1.0
+    return tuple((mean + shift).tolist()), tuple(std.tolist())
 
 
 def _are_bytes(flat: NDArray[Any]) -> bool:
@@ -145,14 +140,16 @@ def _are_bytes(flat: NDArray[Any]) -> bool:
     return bool(((k > -0.5) & (k < 255.5) & (np.abs(k - np.rint(k)) <= error)).all())
 
 
-def broken(bad: NDArray[Any], row: int, shape: tuple[int, ...], source: str, columns: list[str] | None) -> str:
+def broken(bad: NDArray[Any], first: NDArray[Any], source: str, columns: list[str] | None, table: bool = True) -> str:
+    """What is said of `bad` (D,) values that are no numbers, from row `first` (D,) on."""
     worst = np.flatnonzero(bad)
-    if len(shape) > 2:
-        where = f"{source}: {bad.sum()} values"
+    if table:
+        where = f"{bad[worst[0]]} values of {_column(worst[0], columns)}"
+        row = first[worst[0]]
     else:
-        where = f"{source}: {bad[worst[0]]} values of {_column(worst[0], columns)}"
-    others = f"; {len(worst) - 1} more columns have some" if len(shape) == 2 and len(worst) > 1 else ""
-    return f"{where} are missing, NaN or infinite (the first in row {row}){others}; fill them in or leave them out"
+        where, row = f"{bad.sum()} values", first.min()
+    others = f"; {len(worst) - 1} more columns have some" if table and len(worst) > 1 else ""
+    return f"{source}: {where} are missing, NaN or infinite (the first in row {row}){others}; fill them in or leave them out"
 
 
 def _column(number: int, columns: list[str] | None) -> str:

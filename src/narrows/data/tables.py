@@ -85,7 +85,7 @@ def _batches(file: Path, names: list[str]) -> Iterator[Any]:
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(file) as opened:
+        with parquet.ParquetFile(file, pre_buffer=False) as opened:  # else it holds all that it has read
             yield from opened.iter_batches(columns=names)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(_damaged(file)) from error
@@ -149,7 +149,7 @@ def _wanted(schema: Any, found: Found, options: Options, columns: list[str] | No
         listed = ", ".join(map(repr, text))
         flags = " ".join(f"--drop {shlex.quote(name)}" for name in text)
         raise ValueError(
-            f"{found.source}: {listed} hold text or dates, and inputs are numbers: make one of them the label by --label "
+            f"{found.source}: {listed} hold text or dates, and inputs are numbers: make one the label by --label "
             f"(label=...), leave the others out by {flags} (drop=[...])"
         )
     return _Wanted(inputs, others, np.result_type(*[dtype for dtype in dtypes if dtype is not None]))
@@ -162,7 +162,7 @@ def _dtype(kind: Any) -> np.dtype[Any] | None:
     if types.is_boolean(kind):
         return np.dtype(np.uint8)
     if types.is_integer(kind) or types.is_floating(kind):
-        return np.dtype(kind.to_pandas_dtype())
+        return np.dtype(str(kind.to_pandas_dtype().__name__))
     return np.dtype(np.float64) if types.is_decimal(kind) or types.is_null(kind) else None
 
 
@@ -172,7 +172,8 @@ def _fill(x: NDArray[Any], pieces: Iterable[Any], found: Found) -> None:
     from pyarrow import compute
 
     names = found.columns or []
-    bad, first, start = np.zeros(len(names), np.int64), -1, 0
+    bad, start = np.zeros(len(names), np.int64), 0
+    first = np.full_like(bad, len(x))
     for piece in pieces:
         stop = start + len(piece)
         for number, name in enumerate(names):
@@ -180,15 +181,14 @@ def _fill(x: NDArray[Any], pieces: Iterable[Any], found: Found) -> None:
             if column.null_count:
                 missing = compute.is_null(column).to_numpy(zero_copy_only=False)
                 bad[number] += column.null_count
-                place = start + int(missing.argmax())
-                first = place if first < 0 else min(first, place)
+                first[number] = min(first[number], start + int(missing.argmax()))
                 continue
             if pa.types.is_decimal(column.type):
                 column = column.cast(pa.float64())
             x[start:stop, number] = column.to_numpy(zero_copy_only=False)
         start = stop
-    if first >= 0:
-        raise ValueError(broken(bad, first, x.shape, found.source, names))
+    if bad.any():
+        raise ValueError(broken(bad, first, found.source, names))
 
 
 def _values(column: Any) -> NDArray[Any]:

@@ -46,6 +46,9 @@ class Training(BaseModel):
         """The settings by name, as scikit-learn asks for them."""
         return self.model_dump()
 
+    def __sklearn_clone__(self) -> Self:
+        return self.model_copy()
+
     def set_params(self, **values: Any) -> Self:
         """Changes settings by name, as scikit-learn does."""
         checked = type(self)(**{**self.model_dump(), **values})

@@ -1,0 +1,383 @@
+"""Every recipe through every check. A new recipe adds one name to `RECIPES`."""
+
+import copy
+import io
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from narrows import recipes
+from narrows.contract import Batch
+from narrows.likelihoods import Bernoulli, Categorical, DiscretisedLogistic, Gaussian
+from narrows.models import Autoencoder
+from narrows.networks import Conv, Mlp
+from narrows.objectives import Objective, iwae
+from narrows.posteriors import Deterministic
+from narrows.posteriors import Gaussian as GaussianPosterior
+from narrows.priors import StandardNormal
+from narrows.schedules import Cyclical, WarmUp
+
+RECIPES = ["autoencoder", "beta_vae", "iwae", "vae"]
+
+SMALL = {"latent": 3, "network": partial(Mlp, hidden=(8,))}
+IMAGES = [(1, 8, 8), (3, 9, 13), (1, 28, 28), (3, 30, 45), (3, 128, 128)]
+CASES = [((20,), partial(Mlp, hidden=(8,))), *((shape, partial(Conv, width=4)) for shape in IMAGES)]
+
+
+def rated(name: str) -> bool:
+    """Whether a recipe prices its code."""
+    return getattr(recipes, name)((2,))[0].posterior.prior is not None
+
+
+RATED = [name for name in RECIPES if rated(name)]
+every = pytest.mark.parametrize("name", RECIPES)
+every_rated = pytest.mark.parametrize("name", RATED)
+
+
+def make(name: str, shape: tuple[int, ...] = (20,), **arguments: Any) -> recipes.Parts:
+    """A small member of the family."""
+    return getattr(recipes, name)(shape, **{**SMALL, **arguments})
+
+
+def bits(*shape: int) -> Tensor:
+    """Zeros and ones: every likelihood admits them."""
+    return torch.randint(2, shape).float()
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two models hold the same weights."""
+    first, second = a.state_dict(), b.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_list_is_complete() -> None:
+    """Each name has one line that says what it is."""
+    assert sorted(recipes.names()) == RECIPES
+    assert all(line and "\n" not in line for line in recipes.names().values())
+
+
+# ---- shapes, gradients, types -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shape", "network"), CASES, ids=lambda v: "x".join(map(str, v)) if type(v) is tuple else "")
+@every
+def test_terms_are_per_row_and_every_parameter_learns(name: str, shape: tuple[int, ...], network: Callable) -> None:
+    """Terms (B,), a scalar loss, and for each parameter a gradient that is finite and not zero throughout."""
+    model, objective = make(name, shape, network=network)
+    x = bits(4, *shape)
+    terms = objective(model, Batch.of(x))
+    for term in (terms.bound, terms.distortion, terms.rate, terms.penalty):
+        assert term.shape == (4,)
+        assert term.isfinite().all()
+    assert terms.loss.shape == terms.discrepancy.shape == ()
+    assert not terms.bound.requires_grad
+    terms.loss.backward()
+    for parameter in model.parameters():
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.any()
+    assert (model.shape, model.latent) == (shape, 3)
+    assert model(x).px.mean.shape == x.shape
+    assert model.encode(x).z.shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "likelihood", [Bernoulli, Gaussian, partial(Categorical, levels=4), partial(DiscretisedLogistic, levels=4)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@every
+def test_any_likelihood_in_any_precision(name: str, dtype: torch.dtype, likelihood: Callable) -> None:
+    """Terms and pictures keep the type of the weights."""
+    model, objective = make(name, (2, 5), likelihood=likelihood)
+    model.to(dtype)
+    x = bits(4, 2, 5).to(dtype)
+    terms, px = objective(model, Batch.of(x)), model(x).px
+    for value in (*terms[:6], px.mean, px.sample()):
+        assert value.dtype == dtype
+        assert value.isfinite().all()
+
+
+@every_rated
+@pytest.mark.parametrize("learn", ["shared", "each"])
+def test_a_learned_sigma_is_trained(name: str, learn: str) -> None:
+    """Its gradient comes from the distortion."""
+    model, objective = make(name, likelihood=partial(Gaussian, learn=learn))
+    objective(model, Batch.of(bits(4, 20))).loss.backward()
+    assert model.likelihood.log_sigma.grad.all()
+
+
+@every
+def test_several_draws_run_the_encoder_once(name: str) -> None:
+    """z has the sample axis slowest; distortion, rate and bound are still one number a row."""
+    model, objective = make(name, samples=5)
+    calls = []
+    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    terms = objective(model, Batch.of(bits(4, 20)))
+    assert len(calls) == 1
+    assert terms.bound.shape == terms.distortion.shape == terms.rate.shape == (4,)
+    x = bits(4, 20)
+    code = model.encode(x, samples=5, draw=True)
+    assert code.z.shape == (20, 3)
+    assert code.rate.shape == code.penalty.shape == (20,)
+    point = model.encode(x, samples=5)
+    assert torch.equal(point.z.unflatten(0, (5, 4)), model.encode(x).z.expand(5, 4, 3))
+
+
+@every
+def test_encoding_without_a_draw_is_deterministic(name: str) -> None:
+    """And a row's code depends on no other row beyond rounding."""
+    model, _ = make(name)
+    x = bits(6, 20)
+    assert torch.equal(model.encode(x).z, model.encode(x).z)
+    torch.testing.assert_close(model.encode(x[2:3]).z, model.encode(x).z[2:3])
+
+
+@every_rated
+def test_draws_of_a_code_differ_and_average_to_its_mean(name: str) -> None:
+    """20,000 draws of 3 units within 6 standard errors (failure 6e-9; seed 0)."""
+    model, _ = make(name)
+    x = bits(1, 20)
+    z = model.encode(x, samples=20_000, draw=True).z
+    assert ((z.mean(0) - model.encode(x).z[0]).abs() < 6 * z.std(0) / math.sqrt(20_000)).all()
+    assert (z.std(0) > 0).all()
+
+
+# ---- sampling and context ---------------------------------------------------------------------------------------
+
+
+@every
+def test_samples_have_the_shape_of_the_data(name: str) -> None:
+    """n draws from the prior through the decoder; without a prior, an error that says what to do."""
+    model, _ = make(name, (1, 4, 5))
+    if name in RATED:
+        px = model.sample(7)
+        assert px.mean.shape == px.sample().shape == (7, 1, 4, 5)
+    else:
+        with pytest.raises(TypeError, match=r"no prior .* to draw from. Wrong: .* right: train recipe vae"):
+            model.sample(7)
+
+
+@pytest.mark.parametrize("network", [SMALL["network"], partial(Conv, width=4)], ids=["mlp", "conv"])
+@every
+def test_context_is_told_to_both_sides_and_is_required(name: str, network: Callable) -> None:
+    """Other context, other code and other picture of the same code; none, or too little, is an error of shapes."""
+    model, objective = make(name, (1, 8, 8), context=2, network=network)
+    x, one, two = bits(3, 1, 8, 8), torch.zeros(3, 2), torch.ones(3, 2)
+    assert objective(model, Batch(x, x, one)).bound.shape == (3,)
+    code = model.encode(x, one)
+    assert not torch.equal(code.z, model.encode(x, two).z)
+    assert not torch.equal(model.decode(code.z, one).mean, model.decode(code.z, two).mean)
+    several = model.encode(x, one, samples=4, draw=True)
+    assert model.decode(several.z, one).mean.shape == (12, 1, 8, 8)
+    for wrong in (None, one[:, :1]):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            model(x, wrong)
+    if name in RATED:
+        assert model.sample(3, one).mean.shape == (3, 1, 8, 8)
+
+
+def test_repeated_draws_keep_their_own_context() -> None:
+    """The rows of context go round with the rows of x, sample by sample."""
+    model, _ = make("vae", context=2)
+    x, context = bits(3, 20), torch.randn(3, 2)
+    z = model.encode(x, context, samples=4, draw=True).z
+    for k, part in enumerate(z.unflatten(0, (4, 3))):
+        whole = model.decode(z, context).mean.unflatten(0, (4, 3))[k]
+        torch.testing.assert_close(whole, model.decode(part, context).mean)
+
+
+# ---- files, copies, seeds ---------------------------------------------------------------------------------------
+
+
+@every
+def test_weights_survive_a_file_and_a_copy(name: str) -> None:
+    """State dict saved, loaded with weights_only into a fresh model: equal outputs; a deepcopy is equal and apart."""
+    model, other = make(name)[0], make(name, seed=1)[0]
+    file, x = io.BytesIO(), bits(4, 20)
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    twin = copy.deepcopy(model)
+    for reader in (other, twin):
+        assert torch.equal(reader.decode(reader.encode(x).z).mean, model.decode(model.encode(x).z).mean)
+    nn.init.zeros_(next(twin.parameters()))
+    assert not same(twin, model)
+    assert twin.spec == model.spec
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"likelihood": partial(Gaussian, sigma=0.5), "samples": 2},
+        {"likelihood": partial(DiscretisedLogistic, levels=7), "context": 2},
+        {"shape": (1, 8, 9), "network": Conv, "latent": 5},
+        {"network": partial(Mlp, hidden=()), "seed": 3},
+    ],
+    ids=str,
+)
+@every
+def test_a_model_can_be_rebuilt_from_its_description(name: str, arguments: dict[str, Any]) -> None:
+    """`build(json(spec))` has the same weights, parts and spec: the run folder needs no code."""
+    model, objective = make(name, **arguments)
+    again, its = recipes.build(json.loads(json.dumps(model.spec)))
+    assert same(model, again)
+    assert again.spec == model.spec
+    assert repr(again) == repr(model)
+    for setting in ("beta", "bound", "samples", "rate", "free_bits", "capacity"):
+        assert getattr(its, setting) == getattr(objective, setting)
+
+
+@every
+def test_own_networks_train_but_are_not_described(name: str) -> None:
+    """Code is never named in a file."""
+    model, objective = make(name, network=lambda inputs, outputs, context: Mlp(inputs, outputs, context, (4,)))
+    assert model.spec is None
+    assert objective(model, Batch.of(bits(4, 20))).loss.isfinite()
+
+
+@every
+def test_the_seed_alone_decides_the_weights(name: str) -> None:
+    """Same seed, same weights whatever was drawn before; the global generator is left as found."""
+    model, _ = make(name, seed=4)
+    torch.randn(17)
+    state = torch.get_rng_state()
+    assert same(make(name, seed=4)[0], model)
+    assert not same(make(name, seed=5)[0], model)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@every
+def test_repr_names_the_parts(name: str) -> None:
+    """What prints is what was built."""
+    text = repr(make(name, likelihood=partial(Gaussian, sigma=0.5))[0])
+    for part in ("(encoder): Mlp", "(posterior): ", "latent=3", "(decoder): Mlp", "(likelihood): Gaussian(shape=(20,)"):
+        assert part in text
+
+
+# ---- settings ---------------------------------------------------------------------------------------------------
+
+
+def loss_at(name: str, step: int | None, **settings: Any) -> float:
+    """Loss of one batch at a step, on the same noise."""
+    model, objective = make(name, **settings)
+    x = bits(4, 20)
+    torch.manual_seed(1)
+    return float(objective(model, Batch(x, x, step=None if step is None else torch.tensor(step))).loss.detach())
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"beta": WarmUp(10, final=3.0)}, 10),
+        ({"beta": Cyclical(8)}, 8),
+        ({"capacity": WarmUp(6, final=9.0)}, 6),
+        ({"capacity": WarmUp(6, final=9.0), "beta": WarmUp(10)}, 10),
+    ],
+    ids=str,
+)
+@every_rated
+def test_schedules_move_the_loss_until_they_settle(name: str, settings: dict[str, Any], steps: int) -> None:
+    """No step is the final value; the objective knows when that is reached."""
+    assert make(name, **settings)[1].settled == steps
+    losses = [loss_at(name, step, **settings) for step in (1, steps, steps + 5, None)]
+    assert losses[0] != losses[1] == losses[2] == losses[3]
+
+
+@pytest.mark.parametrize("settings", [{"beta": 2.0}, {"free_bits": 0.5}, {"capacity": 5.0}, {"samples": 3}], ids=str)
+@every_rated
+def test_no_setting_is_without_effect(name: str, settings: dict[str, Any]) -> None:
+    """Each moves the loss from where it was."""
+    assert loss_at(name, None, **settings) != loss_at(name, None)
+
+
+@pytest.mark.parametrize(
+    ("argument", "right"), [("latnet", "latent"), ("betta", "beta"), ("fre_bits", "free_bits"), ("sed", "seed")]
+)
+@every
+def test_a_misspelt_argument_is_refused_with_the_nearest(name: str, argument: str, right: str) -> None:
+    """The recipe's own and the objective's alike."""
+    with pytest.raises(TypeError, match=f"{name}: there is no argument '{argument}'; did you mean '{right}'"):
+        make(name, **{argument: 1})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"latent": 0}, ValueError, "a code needs at least one unit; got latent=0"),
+        ({"beta": -1.0}, ValueError, "beta is a weight and cannot be negative; got -1.0"),
+        ({"capacity": -1.0}, ValueError, "capacity is a weight and cannot be negative; got -1.0"),
+        ({"samples": 0}, ValueError, "samples is at least 1 .* got samples=0"),
+        ({"free_bits": -0.1}, ValueError, "free_bits at least 0 nats; .* free_bits=-0.1"),
+        ({"rate": "open"}, ValueError, 'rate is "closed" or "sampled"; got \'open\''),
+        (
+            {"beta": 0.0, "likelihood": partial(Gaussian, learn="shared")},
+            ValueError,
+            "the likelihood has no optimum. Wrong: .* right: .* beta > 0",
+        ),
+        (
+            {"shape": (1, 7, 9), "network": Conv},
+            ValueError,
+            r"images of at least 8 x 8, .* got \(1, 7, 9\) .* Use network=Mlp",
+        ),
+    ],
+    ids=lambda v: str(v) if isinstance(v, dict) else "",
+)
+@every
+def test_what_means_nothing_is_refused(name: str, arguments: dict, error: type[Exception], message: str) -> None:
+    """At once, with what was asked and what to do."""
+    with pytest.raises(error, match=message):
+        make(name, **arguments)
+
+
+@pytest.mark.parametrize("settings", [{"beta": 1.0}, {"rate": "sampled"}, {"beta": WarmUp(3)}], ids=str)
+def test_a_deterministic_code_has_no_rate_to_weigh(settings: dict[str, Any]) -> None:
+    """In a recipe at once, in hands of one's own when the weights are asked for."""
+    with pytest.raises(TypeError, match=r"no density, so no rate to weigh or sample\. Use beta=0"):
+        make("autoencoder", **settings)
+
+
+@pytest.mark.parametrize("settings", [{"rate": "sampled"}, {"rate": "sampled", "bound": iwae}], ids=str)
+def test_importance_weights_of_a_deterministic_code_are_refused(settings: dict[str, Any]) -> None:
+    """The message says which recipe or part to take instead."""
+    model, _ = make("autoencoder")
+    with pytest.raises(TypeError, match=r"importance weights .* deterministic code has none\. Use recipe vae or iwae"):
+        Objective(**settings)(model, Batch.of(bits(4, 20)))
+
+
+def test_importance_weights_need_the_sampled_rate() -> None:
+    """The closed one says nothing about a single draw."""
+    with pytest.raises(ValueError, match='it needs rate="sampled"'):
+        make("iwae", rate="closed")
+
+
+@pytest.mark.parametrize("part", [Deterministic, StandardNormal])
+def test_a_code_has_units(part: type[nn.Module]) -> None:
+    """Built by hand too."""
+    with pytest.raises(ValueError, match="a code needs at least one unit; got latent=-1"):
+        part(-1)
+
+
+def test_a_model_without_a_likelihood_is_refused() -> None:
+    """The fourth part is not optional."""
+    with pytest.raises(TypeError, match=r"the last part of an Autoencoder is a likelihood .*; got Linear"):
+        Autoencoder(nn.Identity(), GaussianPosterior(StandardNormal(2)), nn.Identity(), nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "message"),
+    [
+        ("vea", {}, "no recipe 'vea'; did you mean 'vae'"),
+        ("vae", {"likelihood": "Gausian"}, "no likelihood 'Gausian'; did you mean 'Gaussian'"),
+        ("vae", {"beta": {"WarmUp": {"step": 3}}}, "beta: .*unexpected keyword argument 'step'"),
+    ],
+)
+def test_a_broken_description_is_refused(recipe: str, arguments: dict[str, Any], message: str) -> None:
+    """With the name that was meant."""
+    with pytest.raises(ValueError, match=message):
+        recipes.build({"recipe": recipe, "arguments": {"shape": [2], **arguments}})

@@ -1,0 +1,108 @@
+"""Would the exact tests notice? The usual bugs of this field, planted one at a time in a copy of the library.
+
+Each must be caught by a test of test_exact.py or test_likelihoods.py, which runs in a process of its own against the
+copy; that test is recorded (`pytest --junit-xml`, or `-rP` on the screen). An untouched copy must pass, or a catch would
+mean nothing. The processes are forked from one that has imported torch already, which saves its start-up a dozen times.
+"""
+
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+LIBRARY = HERE.parent / "src" / "narrows"
+NORMAL = "Normal(mean, self.sigma.expand_as(mean), validate_args=False)"
+BARE = 'type("Bare", (Normal,), {"log_prob": lambda self, x: -(((x - self.loc) / self.scale) ** 2) / 2})'
+
+# what test_exact.py and test_likelihoods.py import first or last, the library itself excepted
+PRELOAD = ["pytest", "scipy.stats", "torch.distributed.tensor", "torch.fx.experimental.symbolic_shapes", "torch.func"]
+
+# what is wrong, file, right text, wrong text
+BUGS = [
+    ("mean over the units of the code", "contract", "self.rates.sum(-1)", "self.rates.mean(-1)"),
+    ("mean over the values of x", "likelihoods", "return px.log_prob(x)\n", "return px.log_prob(x) / x[0].numel()\n"),
+    ("mean over the seen values", "likelihoods", ".flatten(1).sum(1)", ".flatten(1).mean(1)"),
+    ("sum over the draws", "objectives", "-(distortion + beta * rate).mean(0)", "-(distortion + beta * rate).sum(0)"),
+    ("IWAE without log K", "objectives", " - math.log(len(log_w))", ""),
+    ("Gaussian without its normaliser", "likelihoods", NORMAL, NORMAL.replace("Normal", BARE)),
+    ("logistic without its outer tails", "likelihoods", "torch.where(first | last, 0.0, inner)", "inner"),
+    ("beta on the distortion", "objectives", "-(distortion + beta * rate).m", "-(beta * distortion + rate).m"),
+    ("beta not used", "objectives", "-(distortion + beta * rate).mean(0)", "-(distortion + rate).mean(0)"),
+    ("free bits without beta", "objectives", "loss + beta * torch.relu", "loss + torch.relu"),
+    ("z detached", "posteriors", "Code(z.flatten(0, 1), ", "Code(z.flatten(0, 1).detach(), "),
+    ("rate detached", "posteriors", "kl(q, p).repeat(samples, 1)", "kl(q, p).repeat(samples, 1).detach()"),
+    ("log q at a detached z", "posteriors", "q.log_prob(z).flatten()", "q.log_prob(z.detach()).flatten()"),
+    ("KL the other way round", "divergences", "(q.base_dist, p.base_dist)", "(p.base_dist, q.base_dist)"),
+    (
+        "rows of another draw",
+        "objectives",
+        "t.repeat(samples, *[1] * (t.dim() - 1))",
+        "t.repeat_interleave(samples, 0)",
+    ),
+]
+
+
+def judge(copy: str, log: str) -> None:
+    """In a process of its own: the exact tests against the library in `copy`, output into `log`."""
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.path.insert(0, copy)
+    tests = [str(HERE / name) for name in ("test_exact.py", "test_likelihoods.py")]
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # these three lines: nobody's settings, and quick
+    plain = ["-c", os.devnull, "--rootdir", str(HERE.parent), "-p", "no:cacheprovider", "--assert=plain", "--tb=no"]
+    code = pytest.main(["-x", "-q", *plain, *tests])
+    import narrows
+
+    if Path(narrows.__file__).parent.parent != Path(copy):
+        code = 99
+    sys.exit(int(code))
+
+
+@pytest.fixture(scope="module")
+def verdict(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str], tuple[int, str]]:
+    """Plants a bug and gives the exit code of its trial with what it printed."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+
+    def trial(module: str, right: str, wrong: str) -> tuple[int, str]:
+        folder = tmp_path_factory.mktemp("copy")
+        shutil.copytree(LIBRARY, folder / "narrows", ignore=shutil.ignore_patterns("__pycache__"))
+        file = folder / "narrows" / f"{module}.py"
+        text = file.read_text()
+        assert text.count(right) == 1, f"the text to spoil occurs {text.count(right)} times in {module}.py"
+        file.write_text(text.replace(right, wrong))
+        process = context.Process(target=judge, args=(str(folder), str(folder / "log")))
+        process.start()
+        process.join(120)
+        if process.is_alive():
+            process.kill()
+        return process.exitcode, (folder / "log").read_text()
+
+    return trial
+
+
+def test_an_untouched_copy_passes(verdict: Callable) -> None:
+    """The trial itself finds no fault."""
+    code, log = verdict("objectives", "import math\n", "import math\n")
+    assert code == 0, log
+
+
+@pytest.mark.parametrize(("module", "right", "wrong"), [bug[1:] for bug in BUGS], ids=[bug[0] for bug in BUGS])
+def test_a_planted_bug_is_caught(
+    module: str, right: str, wrong: str, verdict: Callable, record_property: Callable[[str, object], None]
+) -> None:
+    """By a failing test (exit code 1), not by code that does not run."""
+    code, log = verdict(module, right, wrong)
+    assert code == 1, log
+    (caught,) = re.findall(r"(?m)^FAILED .*?(test_\w+\.py::.+?)(?: - |$)", log)
+    record_property("caught by", caught)
+    print(f"caught by {caught}")
