@@ -27,7 +27,7 @@ nr.fit(model, objective, x[:1437], x[1437:], training, sys.argv[1], resume=len(s
 
 
 def train(folder: Path, resume: bool = False, seconds: float = math.inf) -> float:
-    """Trains in a child process, killed `seconds` after its first checkpoint; returns the seconds it lived after that."""
+    """Trains in a child process, killed `seconds` after its first checkpoint; how long it lived after that."""
     child = subprocess.Popen([sys.executable, "-c", _TRAIN, str(folder), *(["resume"] if resume else [])])
     while child.poll() is None and not (folder / "checkpoint" / "latest.json").exists():
         time.sleep(0.005)
@@ -73,8 +73,11 @@ def main() -> None:
         told = all(close(a, b) for a, b in zip(records(folder), records(base / "whole"), strict=True))
         equal += same and told
         state = "had finished" if finished else "killed"
-        print(f"{number}: {state}, resumed from {step}: weights {'equal' if same else 'DIFFER'}, metrics "
-              f"{'equal' if told else 'DIFFER'}", flush=True)
+        print(
+            f"{number}: {state}, resumed from {step}: weights {'equal' if same else 'DIFFER'}, metrics "
+            f"{'equal' if told else 'DIFFER'}",
+            flush=True,
+        )
         shutil.rmtree(folder)
     shutil.rmtree(base)
     print(f"{equal} of {arguments.times} equal to the uninterrupted run, bit for bit")

@@ -51,8 +51,8 @@ def test_fit_prints_what_was_chosen_and_ends_with_what_to_do_next(tmp_path, caps
 def test_report_says_everything_in_order_and_needs_no_network(run):
     page = (run / "report.html").read_text()
     order = [
-        "On test rows", "The data", "Beside the cheap alternatives", "Training", "Reconstructions of test rows", "worst",
-        "Samples", "What each unit of the code is used for", "The code", "Traversal", "Again",
+        "On test rows", "The data", "Beside the cheap alternatives", "Training", "Reconstructions of test rows",
+        "worst", "Samples", "What each unit of the code is used for", "The code", "Traversal", "Again",
     ]  # fmt: skip
     places = [page.index(heading) for heading in order]
     assert places == sorted(places)
@@ -93,10 +93,107 @@ def test_sample_and_reconstruct_write_files_in_the_data_s_own_units(run, tmp_pat
     assert made.dtype == np.uint8
     assert 8 < made.max() <= 16
     assert call("reconstruct", run, tmp_path / "s.npy", "--out", tmp_path / "r.csv") == 0
-    assert np.loadtxt(tmp_path / "r.csv", delimiter=",").shape == (5, 64)
+    assert np.loadtxt(tmp_path / "r.csv", delimiter=",", skiprows=1).shape == (5, 64)
     assert call("sample", run) == 0
     assert (run / "samples.png").exists()
     nr.load(run)  # what was added does not break the seal
+
+
+def test_walks_through_the_code(run, tmp_path, capsys):
+    assert call("interpolate", run, "--between", 0, 5, "--steps", 4, "--out", tmp_path / "i.npy") == 0
+    assert np.load(tmp_path / "i.npy").shape == (4, 1, 8, 8)
+    assert call("traverse", run, "--unit", 2, "--unit", 0, "--steps", 5, "--out", tmp_path / "t.npy") == 0
+    assert np.load(tmp_path / "t.npy").shape == (10, 1, 8, 8)
+    assert call("interpolate", run) == call("traverse", run) == 0
+    assert (run / "interpolation.png").exists()
+    assert call("interpolate", run, "--between", 0, 9999) == 1
+    assert "there are test rows 0 to 179; got 9999" in capsys.readouterr().err
+    assert call("traverse", run, "--unit", 3) == 1
+    assert "units 0 to 2; got 3" in capsys.readouterr().err
+
+
+def test_codes_and_projections(run, tmp_path, capsys):
+    assert call("encode", run, "digits", "--out", tmp_path / "z.parquet") == 0
+    from pyarrow import parquet
+
+    table = parquet.read_table(tmp_path / "z.parquet")
+    assert (table.num_rows, table.column_names) == (1797, ["z0", "z1", "z2"])
+    assert call("encode", run, "digits", "--out", tmp_path / "z.csv") == 0
+    codes = np.loadtxt(tmp_path / "z.csv", delimiter=",", skiprows=1)
+    assert np.allclose(codes[:, 1], table["z1"].to_numpy(), atol=1e-6)
+    assert call("project", run) == 0
+    assert (run / "projection.png").exists()
+    assert np.loadtxt(run / "projection.csv", delimiter=",", skiprows=1).shape == (180, 2)
+    assert call("project", run, "digits", "--method", "latent") == 1
+    assert "shows a code of two units; this one has 3" in capsys.readouterr().err
+    assert call("encode", run, "digits", "--out", tmp_path / "z.txt") == 1
+    assert "--out ends in .csv, .npy or .parquet" in capsys.readouterr().err
+
+
+def test_verify_measures_again_and_trains_again(run, tmp_path, capsys):
+    import shutil
+
+    from narrows import store
+
+    assert call("verify", run, "--rerun") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 4
+    assert all(line.startswith("ok") for line in told)
+    forged = tmp_path / "forged"
+    shutil.copytree(run, forged)
+    figures = json.loads((forged / "evaluation.json").read_text())
+    figures["parts"]["test"]["elbo"][0] += 1.0
+    store.write_json(forged / "evaluation.json", figures)
+    assert call("verify", forged) == 1
+    assert "evaluation.json has been changed" in capsys.readouterr().err
+    store.seal(forged)
+    assert call("verify", forged) == 1
+    assert "DIFFERS  stored figures: parts.test.elbo[0] was" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@pytest.mark.filterwarnings("ignore")  # of the exporters about themselves
+def test_exported_parts_are_the_model_at_any_batch_size(run, tmp_path, form):
+    import torch
+
+    assert call("export", run, "--format", form, "--out", tmp_path) == 0
+    loaded = nr.load(run)
+    rows = loaded.data.test
+    x = loaded.data.x[torch.arange(7)].float()
+    if form == "onnx":
+        import onnxruntime
+
+        parts = [onnxruntime.InferenceSession(tmp_path / f"{name}.onnx") for name in ("encoder", "decoder")]
+        z = parts[0].run(None, {"x": x.numpy()})[0]
+        back = parts[1].run(None, {"z": z})[0]
+    else:
+        parts = [torch.export.load(tmp_path / f"{name}.pt2").module() for name in ("encoder", "decoder")]
+        z = parts[0](x).detach().numpy()
+        back = parts[1](torch.from_numpy(z)).detach().numpy()
+    scaled = loaded.data.scaling(x)
+    assert np.allclose(z, nr.evaluate.codes(loaded.model, scaled).numpy(), atol=1e-5)
+    assert np.allclose(back / 16, nr.evaluate.reconstruct(loaded.model, scaled).numpy(), atol=1e-5)
+    assert len(rows) == 180
+
+
+def test_check_says_what_fit_would_do_and_ends_with_the_command(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("check", "digits", "--recipe", "beta_vae") == 0
+    told = capsys.readouterr().out
+    assert "10 classes" in told
+    assert "about" in told
+    assert told.splitlines()[-1] == "narrows fit digits --recipe beta_vae"
+    assert not any(tmp_path.iterdir())
+
+
+def test_cite_names_the_parts_that_are_used(run, capsys):
+    assert call("cite", "vae") == 0
+    assert "pixelcnn" not in capsys.readouterr().out
+    assert call("cite", run) == 0
+    told = capsys.readouterr().out
+    assert told.count("@") == 3
+    assert "salimans2017pixelcnn" in told
+    assert call("cite", "vea") == 1
 
 
 def test_recipes_and_data_are_listed(capsys):
@@ -212,7 +309,8 @@ def test_ctrl_c_leaves_a_folder_that_resumes_and_exit_code_130(tmp_path):
 
 def test_help_is_quick_because_nothing_heavy_is_imported():
     script = "import sys; sys.argv = ['narrows', '--help']\nfrom narrows.cli import main\n" + (
-        "try:\n main()\nexcept SystemExit:\n pass\nprint(sorted(set(sys.modules) & {'torch', 'numpy', 'pydantic', 'rich'}))"
+        "try:\n main()\nexcept SystemExit:\n pass\n"
+        "print(sorted(set(sys.modules) & {'torch', 'numpy', 'pydantic', 'rich'}))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

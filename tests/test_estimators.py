@@ -33,7 +33,7 @@ def test_codes_and_scores_do_not_depend_on_company_or_time(face):
     again = clone(fitted).fit(X)
     assert np.array_equal(fitted.transform(X), again.transform(X))
     assert not np.array_equal(fitted.transform(X), clone(fitted).set_params(random_state=1).fit(X).transform(X))
-    same = pickle.loads(pickle.dumps(fitted))  # noqa: S301 (what we made a line ago)
+    same = pickle.loads(pickle.dumps(fitted))
     assert np.array_equal(fitted.transform(X), same.transform(X))
 
 

@@ -1,7 +1,7 @@
 """Every reported figure against quadrature, a closed form or an enumeration.
 
-Statistical tests draw under a fixed seed; those that compare a Monte Carlo mean with its expectation allow five standard
-errors, so a fresh seed would fail them about once in two million runs.
+Statistical tests draw under a fixed seed; those that compare a Monte Carlo mean with its expectation allow five
+standard errors, so a fresh seed would fail them about once in two million runs.
 """
 
 import math
@@ -168,8 +168,8 @@ def test_evaluate_has_everything_and_is_json(kind):
     data = nr.data.load(x.numpy())
     recipe = nr.recipes.autoencoder if kind == "deterministic" else nr.recipes.vae
     likelihood = Gaussian if kind == "deterministic" else data.likelihood
-    model, objective = recipe(data.shape, latent=2, likelihood=likelihood)
-    found = json.loads(json.dumps(evaluate.evaluate(model, objective, data, samples=20)))
+    model, _ = recipe(data.shape, latent=2, likelihood=likelihood)
+    found = json.loads(json.dumps(evaluate.evaluate(model, data, samples=20)))
     assert set(found["parts"]) == {"train", "valid", "test"}
     test = found["parts"]["test"]
     assert set(test["reconstruction"]) == {"model", "pca", "columns"}

@@ -20,7 +20,8 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 STAIRS = [
     *("contract", "draws", "networks", "divergences", "likelihoods", "priors", "schedules", "posteriors", "models"),
     *("objectives", "spec", "recipes"),  # the equation ends here
-    *("baselines", "data", "defaults", "evaluate", "store", "training", "pictures", "report", "estimators"),
+    *("baselines", "data", "defaults", "evaluate", "tasks", "store", "training", "pictures", "plots", "report"),
+    *("export", "verify", "references", "estimators"),
     *("cli", "__main__"),
 ]
 EQUATION = STAIRS[: STAIRS.index("recipes") + 1]

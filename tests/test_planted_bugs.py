@@ -1,8 +1,8 @@
 """Would the exact tests notice? The usual bugs of this field, planted one at a time in a copy of the library.
 
 Each must be caught by a test of test_exact.py or test_likelihoods.py, which runs in a process of its own against the
-copy; that test is recorded (`pytest --junit-xml`, or `-rP` on the screen). An untouched copy must pass, or a catch would
-mean nothing. The processes are forked from one that has imported torch already, which saves its start-up a dozen times.
+copy; that test is recorded (`pytest --junit-xml`, or `-rP` on the screen). An untouched copy must pass, or a catch
+would mean nothing. The processes are forked from one that has imported torch already, which saves that many start-ups.
 """
 
 import multiprocessing
@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,16 +48,15 @@ BUGS = [
 ]
 
 
-def judge(copy: str, log: str) -> None:
-    """In a process of its own: the exact tests against the library in `copy`, output into `log`."""
+def judge(copy: str, log: str, files: list[str]) -> None:
+    """In a process of its own: test files against the library in `copy`, output into `log`."""
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.path.insert(0, copy)
-    tests = [str(HERE / name) for name in ("test_exact.py", "test_likelihoods.py")]
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # these three lines: nobody's settings, and quick
     plain = ["-c", os.devnull, "--rootdir", str(HERE.parent), "-p", "no:cacheprovider", "--assert=plain", "--tb=no"]
-    code = pytest.main(["-x", "-q", *plain, *tests])
+    code = pytest.main(["-x", "-q", *plain, *(str(HERE / name) for name in files)])
     import narrows
 
     if Path(narrows.__file__).parent.parent != Path(copy):
@@ -66,7 +65,7 @@ def judge(copy: str, log: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def verdict(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str], tuple[int, str]]:
+def verdict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str, str], tuple[int, str]]]:
     """Plants a bug and gives the exit code of its trial with what it printed."""
     if not hasattr(os, "fork"):
         pytest.skip("needs fork")
@@ -80,14 +79,17 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str
         text = file.read_text()
         assert text.count(right) == 1, f"the text to spoil occurs {text.count(right)} times in {module}.py"
         file.write_text(text.replace(right, wrong))
-        process = context.Process(target=judge, args=(str(folder), str(folder / "log")))
+        files = ["test_exact.py", "test_likelihoods.py"][:: -1 if module == "likelihoods" else 1]  # the likelier first
+        process = context.Process(target=judge, args=(str(folder), str(folder / "log"), files))
         process.start()
         process.join(120)
         if process.is_alive():
             process.kill()
         return process.exitcode, (folder / "log").read_text()
 
-    return trial
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # on tensors this small, threads only wait for each other
+        yield trial
 
 
 def test_an_untouched_copy_passes(verdict: Callable) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         priors,
         recipes,
         schedules,
+        tasks,
     )
     from narrows.contract import Batch, Code, Pass, Terms
     from narrows.estimators import AE, VAE
@@ -41,6 +42,7 @@ _MODULES = {
     "priors",
     "recipes",
     "schedules",
+    "tasks",
 }
 _NAMES = {
     "AE": "estimators",
@@ -59,6 +61,7 @@ _NAMES = {
 
 __all__ = [
     "AE",
+    "VAE",
     "Autoencoder",
     "Batch",
     "Code",
@@ -67,7 +70,6 @@ __all__ = [
     "Run",
     "Terms",
     "Training",
-    "VAE",
     "data",
     "divergences",
     "draws",
@@ -81,6 +83,7 @@ __all__ = [
     "priors",
     "recipes",
     "schedules",
+    "tasks",
 ]
 
 

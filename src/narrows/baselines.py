@@ -32,7 +32,9 @@ class Pca(NamedTuple):
         outside = centred.square().sum(1) - inside.square().sum(1)
         d, k = self.axes.shape
         log_det = self.variances.log().sum() + (d - k) * math.log(self.noise)
-        return -0.5 * (d * math.log(2 * math.pi) + log_det + inside.square() @ (1 / self.variances) + outside / self.noise)
+        return -0.5 * (
+            d * math.log(2 * math.pi) + log_det + inside.square() @ (1 / self.variances) + outside / self.noise
+        )
 
 
 def fit_pca(x: Tensor, k: int) -> Pca:

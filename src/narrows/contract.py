@@ -7,7 +7,6 @@ B is the batch, S = samples * B the draws of the code, the sample axis slowest: 
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -40,7 +39,7 @@ class Code(NamedTuple):
     log_q: Tensor | None  # (S,) log q(z|x) of this very draw; None where q has no density
     log_p: Tensor | None  # (S,) log p(z) of this very draw
     penalty: Tensor  # (S,) trains, but is not information
-    index: Tensor | None = None  # (S, *grid) discrete codes
+    index: Tensor | None = None  # type: ignore[assignment]  # (S, *grid) discrete codes
     q: Distribution | None = None  # over B rows (not S: the draws of a row share it)
     p: Distribution | None = None
 
@@ -70,4 +69,4 @@ class Terms(NamedTuple):
 
     def detach(self) -> "Terms":
         """The same numbers without their history."""
-        return Terms(*(t.detach() if isinstance(t, torch.Tensor) else t for t in self))
+        return self._replace(**{k: t.detach() for k, t in self._asdict().items() if isinstance(t, Tensor)})  # type: ignore[arg-type]

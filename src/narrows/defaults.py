@@ -14,7 +14,7 @@ __all__ = ["arguments", "latent"]
 
 
 def latent(rows: Rows) -> int:
-    """As many units as PCA needs for 90 % of the variance of at most 10,000 rows, within 2 to 64 and below the width."""
+    """What PCA needs for 90 % of the variance of at most 10,000 rows, within 2 to 64 and below the width."""
     few = rows.take(torch.arange(min(len(rows), 10_000)))
     x = torch.cat([batch.x.cpu() for batch in few.batches(4096)]).flatten(1)
     most = min(64, x.shape[1] - 1, len(x) - 1)

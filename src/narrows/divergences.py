@@ -1,4 +1,4 @@
-"""Divergences between distributions: between q(z|x) and p(z) per row, and (later) between their aggregates per batch."""
+"""Divergences between distributions, per row."""
 
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
@@ -10,14 +10,16 @@ def kl(q: Distribution, p: Distribution) -> Tensor:
     """KL(q || p) in closed form, per unit where both factorise over the same units.
 
     Shapes: q, p batch (B,), event (D,) -> (B, D) nats, or (B, 1) where only the total is known.
-    Raises: NotImplementedError (torch's own) where no closed form is registered; price by draws then (`rate="sampled"`).
+    Raises: NotImplementedError (torch's own) where no closed form is registered: use `rate="sampled"` then.
+
     Example:
         >>> from torch.distributions import Independent, Normal
         >>> q = Independent(Normal(torch.ones(1, 2), 1.0), 1)
         >>> kl(q, Independent(Normal(torch.zeros(1, 2), 1.0), 1))
         tensor([[0.5000, 0.5000]])
     """
-    if isinstance(q, Independent) and isinstance(p, Independent) and q.event_shape == p.event_shape:
-        if q.reinterpreted_batch_ndims == p.reinterpreted_batch_ndims == 1:
+    match (q, p):
+        case (Independent(reinterpreted_batch_ndims=1), Independent(reinterpreted_batch_ndims=1)):
             return kl_divergence(q.base_dist, p.base_dist)
-    return kl_divergence(q, p).unsqueeze(-1)
+        case _:
+            return kl_divergence(q, p).unsqueeze(-1)

@@ -23,6 +23,8 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     """What the faces share. A subclass names its recipe, and its `__init__` stores that recipe's arguments."""
 
     _recipe = ""
+    training: Training | None
+    random_state: Any
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Trains on rows X (n, d), or images (n, H, W) or (n, H, W, C); a tenth of them decides when to stop.
@@ -58,7 +60,9 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             raise ValueError(f"codes have {self._n_features_out} units; these have {checked.shape[1]}")
         model, z = self._in(checked.dtype), torch.from_numpy(np.ascontiguousarray(checked))
         with torch.no_grad():
-            mean = torch.cat([model.decode(part.to(next(model.parameters()).device)).mean.cpu() for part in z.split(1024)])
+            mean = torch.cat(
+                [model.decode(part.to(next(model.parameters()).device)).mean.cpu() for part in z.split(1024)]
+            )
         return self.scaling_.undo(mean).astype(checked.dtype)
 
     def score_samples(self, X: Any) -> Array:
@@ -121,6 +125,7 @@ class AE(_Estimator):
     Arguments: `latent` units or "auto" (what PCA needs for 90 % of the variance); `likelihood` and `network` as for the
     recipes, None for what suits the data; `training` a `Training`; `random_state` seeds weights, order and split.
     Attributes: `run_`, `model_`, `scaling_`, `n_iter_` steps, `n_features_in_`.
+
     Example:
         >>> X = np.random.default_rng(0).normal(size=(100, 5))
         >>> AE(latent=2, training=Training(epochs=2)).fit_transform(X).shape
@@ -148,6 +153,7 @@ class VAE(_Estimator):
     """Variational autoencoder as a scikit-learn transformer: a density, codes, samples (recipe `vae`).
 
     Arguments: as `AE`, and `beta` and `free_bits` of the objective.
+
     Example:
         >>> X = np.random.default_rng(0).normal(size=(100, 5))
         >>> vae = VAE(latent=2, training=Training(epochs=2)).fit(X)
@@ -176,7 +182,7 @@ class VAE(_Estimator):
         self.random_state = random_state
 
     def sample(self, n: int = 1, seed: int = 0, mean: bool = True) -> Array:
-        """n new rows in the units of the data: the mean of p(x|z) for z from the prior, or a draw from it."""
+        """N new rows in the units of the data: the mean of p(x|z) for z from the prior, or a draw from it."""
         from narrows import draws
 
         check_is_fitted(self)

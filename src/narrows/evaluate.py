@@ -18,7 +18,7 @@ from narrows.data import Data, Rows
 from narrows.data import rows as as_rows
 from narrows.likelihoods import log_prob
 from narrows.models import Autoencoder
-from narrows.objectives import Objective, log_weights
+from narrows.objectives import log_weights
 
 __all__ = [
     "ActiveUnits",
@@ -69,8 +69,8 @@ class Likelihood(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"log p(x) >= {self.mean:.4g} ± {self.standard_error:.2g} nats (importance-weighted, K = {self.samples}, Monte "
-            f"Carlo error {self.monte_carlo_error:.2g}, median effective sample size "
+            f"log p(x) >= {self.mean:.4g} ± {self.standard_error:.2g} nats (importance-weighted, K = {self.samples}, "
+            f"Monte Carlo error {self.monte_carlo_error:.2g}, median effective sample size "
             f"{float(self.effective_sample_size.median()):.3g})"
         )
 
@@ -108,10 +108,8 @@ def _batches(model: Autoencoder, data: Rows | Tensor, size: int = 1024) -> Itera
     return rows.to(_device(model)).batches(size)
 
 
-def _log_weights(
-    model: Autoencoder, batch: Batch, samples: int, piece: int
-) -> Iterator[Tensor]:
-    """log p(x|z) + log p(z) - log q(z|x) of `samples` draws a row, (k, B) at a time, k <= piece."""
+def _log_weights(model: Autoencoder, batch: Batch, samples: int, piece: int) -> Iterator[Tensor]:
+    """Log p(x|z) + log p(z) - log q(z|x) of `samples` draws a row, (k, B) at a time, k <= piece."""
     h = model.hidden(batch.x, batch.context)
     for done in range(0, samples, piece):
         k = min(piece, samples - done)
@@ -124,7 +122,7 @@ def _log_weights(
 def log_likelihood(model: Autoencoder, data: Rows | Tensor, samples: int = 5000, seed: int = 0) -> Likelihood:
     r"""Importance-weighted estimate of log p(x), a lower bound in expectation that rises to it with K = `samples`.
 
-    .. math:: \log \hat p(x) = \log \frac1K \sum_k \frac{p(x \mid z_k)\, p(z_k)}{q(z_k \mid x)}, \quad z_k \sim q(z \mid x)
+    .. math:: \log \hat p(x) = \log \frac1K \sum_k \frac{p(x \mid z_k)\, p(z_k)}{q(z_k \mid x)}, \ z_k \sim q(z \mid x)
 
     The encoder runs once a row; draws come in pieces of constant memory, whatever K. The Monte Carlo error is the delta
     method's, var(log mean w) = (K / ESS - 1) / K with ESS = (sum w)^2 / sum w^2; it is blind to draws that never came.
@@ -159,7 +157,7 @@ def score_samples(model: Autoencoder, data: Rows | Tensor, samples: int = 64, se
     values = []
     width, piece = math.prod(model.likelihood.wants), min(samples, 16)
     for batch in _batches(model, data, max(1, min(1024, BUDGET // (width * piece)))):
-        if model.posterior.prior is None:
+        if model.prior is None:
             px, _ = model(batch.x, batch.context)
             values.append(log_prob(px, batch.target, batch.seen).double().cpu())
             continue
@@ -170,9 +168,7 @@ def score_samples(model: Autoencoder, data: Rows | Tensor, samples: int = 64, se
 
 
 @torch.no_grad()
-def distortion_rate(
-    model: Autoencoder, data: Rows | Tensor, samples: int = 1, seed: int = 0
-) -> tuple[Tensor, Tensor]:
+def distortion_rate(model: Autoencoder, data: Rows | Tensor, samples: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Distortion (reconstruction) and rate (KL in closed form) of each row, (n,) nats; -(their sum) is the ELBO."""
     distortions, rates = [], []
     with draws.seeded(seed, 5, 0):
@@ -222,8 +218,8 @@ def round_trip(model: Autoencoder, data: Rows | Tensor, seed: int = 0) -> RoundT
         for batch in _batches(model, data):
             mean = model.decode(model.encode(batch.x, batch.context).z, batch.context).mean
             errors.append((mean - batch.target).square().flatten(1).sum(1).cpu())
-            if model.posterior.prior is not None:
-                z = model.posterior.prior(batch.context).expand((len(batch.x),)).sample()
+            if model.prior is not None:
+                z = model.prior(batch.context).expand((len(batch.x),)).sample()
                 again = model.encode(model.decode(z, batch.context).mean, batch.context).z
                 back.append((again - z).square().flatten(1).sum(1).cpu())
     return RoundTrip(torch.cat(errors), torch.cat(back) if back else None)
@@ -232,15 +228,13 @@ def round_trip(model: Autoencoder, data: Rows | Tensor, seed: int = 0) -> RoundT
 # ---- all of it on one data set, beside the baselines: what the report and `narrows evaluate` show ----
 
 
-def evaluate(
-    model: Autoencoder, objective: Objective, data: Data, samples: int = 1000, rows: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+def evaluate(model: Autoencoder, data: Data, samples: int = 1000, rows: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Measures a model on train, valid and test beside PCA and independent columns, as a record for JSON.
 
     Bounds with K = `samples` are taken on at most `rows` rows of each part (the first), everything else on at most
     10,000. A pair [mean, standard error] stands for each figure; nats per row, squared errors in model units.
     """
-    density = model.posterior.prior is not None
+    density = model.prior is not None
     discrete = model.likelihood.discrete
     fitted = _rows(data.train, 50_000).flatten(1)
     levels = getattr(model.likelihood, "levels", 2 if discrete else None)
@@ -306,8 +300,10 @@ def _part(
     record["log_likelihood"] = {name: Mean.of(values) for name, values in likelihoods.items()}
     if model.likelihood.discrete:
         d = math.prod(part.shape)
-        record["bits_per_dimension"] = {n: tuple(v / math.log(2) / d for v in (-m.mean, m.standard_error))
-                                        for n, m in record["log_likelihood"].items()}
+        record["bits_per_dimension"] = {
+            n: tuple(v / math.log(2) / d for v in (-m.mean, m.standard_error))
+            for n, m in record["log_likelihood"].items()
+        }
     record["gain"] = {
         f"{kind} over {name}": Mean.of(sign * (values["model"] - values[name]))
         for kind, sign, values in (("likelihood", 1, likelihoods), ("reconstruction", -1, errors))
@@ -318,9 +314,11 @@ def _part(
 
 
 def verdict(part: dict[str, Any], name: str, latent: int, discrete: bool) -> str:
-    """One sentence: does the model earn its keep, against each baseline on the same rows?"""
+    """One sentence on whether the model earns its keep, against each baseline on the same rows."""
     words = {"columns": "independent columns", "pca": f"PCA with {latent} components"}
-    won, lost, level = [], [], []
+    won: list[str] = []
+    lost: list[str] = []
+    level: list[str] = []
     for what, (gain, error) in part["gain"].items():
         kind, baseline = what.split(" over ")
         if kind == "likelihood":

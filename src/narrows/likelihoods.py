@@ -6,6 +6,7 @@ and grey values live in model units, pixels in 0..1; a value of a discrete likel
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,14 @@ __all__ = ["Bernoulli", "Categorical", "DiscretisedLogistic", "Gaussian", "Likel
 
 
 def cells(px: Distribution, x: Tensor) -> Tensor:
-    """log p(x|z) of each value, before the sum over the event, (S, *event) nats."""
+    """Log p(x|z) of each value, before the sum over the event, (S, *event) nats."""
     if not isinstance(px, Independent):
         raise TypeError(f"only an Independent distribution has cells; this one is {type(px).__name__}")
     return px.base_dist.log_prob(x)
 
 
 def log_prob(px: Distribution, x: Tensor, seen: Tensor | None = None) -> Tensor:
-    """log p(x|z) summed over the event, or over its observed cells only, (S,) nats."""
+    """Log p(x|z) summed over the event, or over its observed cells only, (S,) nats."""
     if seen is None:
         return px.log_prob(x)
     return torch.where(seen, cells(px, x), 0.0).flatten(1).sum(1)
@@ -79,6 +80,7 @@ class Bernoulli(Likelihood):
     continuous Bernoulli, Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845) and only serves comparison with peers.
 
     Shapes: logits (S, 1, *event) -> p(x|z) over (S,) x event.
+
     Example:
         >>> Bernoulli((2,))(torch.zeros(3, 1, 2)).log_prob(torch.ones(3, 2))  # 2 log 1/2
         tensor([-1.3863, -1.3863, -1.3863])
@@ -106,6 +108,7 @@ class Gaussian(Likelihood):
 
     Shapes: means (S, 1, *event) -> p(x|z) over (S,) x event. Density in model units.
     Raises: ValueError where sigma is not positive or `learn` is none of None, "shared", "each".
+
     Example:
         >>> Gaussian((2,), sigma=1.0)(torch.zeros(1, 1, 2)).log_prob(torch.zeros(1, 2))  # -log 2 pi
         tensor([-1.8379])
@@ -191,7 +194,7 @@ class LevelsDistribution(Distribution):
         grid = torch.linspace(0, 1, self.levels, device=self.base.logits.device, dtype=self.base.logits.dtype)
         return self.base.probs @ grid
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 (torch's own)
         return self.base.sample(sample_shape).to(self.base.logits.dtype) / (self.levels - 1)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -204,6 +207,7 @@ class Categorical(_Discrete):
     .. math:: \log p(x \mid z) = \sum_d l_{d, k_d} - \log \sum_k e^{l_{d, k}}, \quad k_d = (L - 1) x_d
 
     Shapes: logits (S, levels, *event) -> p(x|z) over (S,) x event.
+
     Example:
         >>> Categorical((2,), levels=4)(torch.zeros(1, 4, 2)).log_prob(torch.ones(1, 2))  # 2 log 1/4
         tensor([-2.7726])
@@ -258,7 +262,7 @@ class LogisticDistribution(Distribution):
             total += torch.sigmoid((self.location - (k - 0.5) / (self.levels - 1)) * inverse)
         return total / (self.levels - 1)
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 (torch's own)
         with torch.no_grad():
             u = torch.rand(self._extended_shape(sample_shape), device=self.location.device, dtype=self.location.dtype)
             value = self.location + self.log_scale.exp() * torch.logit(u, eps=1e-7)
@@ -270,6 +274,7 @@ class DiscretisedLogistic(_Discrete):
 
     Shapes: (S, 2, *event), location in model units and log-scale, -> p(x|z) over (S,) x event.
     Reference: PixelCNN++ (Salimans et al., 2017), arXiv:1701.05517, section 2.1, with one component.
+
     Example:
         >>> px = DiscretisedLogistic((1,), levels=3)(torch.zeros(1, 2, 1))
         >>> float(sum(px.log_prob(torch.full((1, 1), k / 2)).exp() for k in range(3)))

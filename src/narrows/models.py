@@ -1,5 +1,6 @@
 """The models: what joins an encoder to a decoder through a code. There are two, and they are final."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,14 +15,15 @@ __all__ = ["Autoencoder"]
 class Autoencoder(nn.Module):
     """x through a narrow code and back.
 
-        x (B, *event) -> encoder -> h (B, F) -> posterior -> z (S, D) -> decoder -> (S, C, *event) -> likelihood -> p(x|z)
-                                                  |                                                      |
-                                                  q(z|x), p(z): the rate                                 the distortion
+        x (B, *event) -> encoder -> h (B, F) -> posterior -> z (S, D) -> decoder -> (S, C, *event) -> likelihood
+                                                    |                                                     |
+                                         q(z|x), p(z): the rate                          p(x|z): the distortion
 
     Every member of the family is this class with other parts. `encoder` and `decoder` are any modules; one that reads
     context is called with it as second argument. `spec` is how a recipe built the model, None where hands did.
 
     Raises: TypeError where a part is missing its half of the contract (`posterior.features`, a `Likelihood`).
+
     Example:
         >>> from narrows.networks import Mlp
         >>> from narrows.posteriors import Gaussian
@@ -37,7 +39,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         if not isinstance(likelihood, Likelihood):
             raise TypeError(
-                f"the last part of an Autoencoder is a likelihood such as Bernoulli(shape); got {type(likelihood).__name__}"
+                "the last part of an Autoencoder is a likelihood such as Bernoulli(shape); got "
+                f"{type(likelihood).__name__}"
             )
         self.encoder, self.posterior, self.decoder, self.likelihood = encoder, posterior, decoder, likelihood
         self.spec: dict[str, Any] | None = None
@@ -51,6 +54,11 @@ class Autoencoder(nn.Module):
     def latent(self) -> int:
         """Number of units of the code."""
         return int(self.posterior.latent)  # type: ignore[arg-type]
+
+    @property
+    def prior(self) -> Callable[[Tensor | None], Distribution] | None:
+        """p(z), None where the code has no density."""
+        return self.posterior.prior  # type: ignore[return-value]
 
     def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:
         code = self.posterior(self.hidden(x, context), context, samples)
@@ -76,10 +84,10 @@ class Autoencoder(nn.Module):
 
         Raises: TypeError where there is no prior to draw from.
         """
-        if self.posterior.prior is None:
+        if self.prior is None:
             raise TypeError(
                 "a deterministic autoencoder has no prior p(z) to draw from. Wrong: autoencoder(...) then sample; "
                 "right: train recipe vae, or decode codes of your own with model.decode(z)"
             )
-        p = self.posterior.prior(context)
+        p = self.prior(context)
         return self.decode(p.sample((n,)) if context is None else p.expand((n,)).sample(), context)

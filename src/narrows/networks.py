@@ -5,6 +5,7 @@ and called as `network(x, context)`. Any module with that call will do in their 
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ class Mlp(nn.Module):
     """Fully connected layers with ReLU between them; `hidden=()` is an affine map.
 
     Shapes: (S, *inputs), context (S, context) or None -> (S, *outputs).
+
     Example:
         >>> Mlp((1, 28, 28), (32,), hidden=(512,))(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 32])
@@ -33,7 +35,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.outputs = tuple(outputs)
         widths = [math.prod(inputs) + context, *hidden, math.prod(outputs)]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = _join(x, context)  # (S, inputs + context)
@@ -59,6 +61,7 @@ class Conv(nn.Module):
 
     Shapes: (S, C, H, W) -> (S, *outputs), or (S, *inputs) -> (S, ..., H, W).
     Raises: ValueError where neither side is an image, or an image is smaller than 8 x 8.
+
     Example:
         >>> Conv((3, 30, 45), (32,))(torch.zeros(5, 3, 30, 45)).shape
         torch.Size([5, 32])
@@ -66,9 +69,7 @@ class Conv(nn.Module):
         torch.Size([5, 2, 3, 30, 45])
     """
 
-    def __init__(
-        self, inputs: tuple[int, ...], outputs: tuple[int, ...], context: int = 0, width: int = 32
-    ) -> None:
+    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], context: int = 0, width: int = 32) -> None:
         super().__init__()
         self.decodes = len(outputs) >= 3
         image = outputs if self.decodes else inputs
@@ -85,13 +86,10 @@ class Conv(nn.Module):
             self.dense = nn.Linear(math.prod(inputs) + context, math.prod(self.top))
             # kernel 4 at stride 2 covers every pixel evenly; an odd size is cropped from the doubled one
             self.layers = nn.ModuleList(
-                nn.ConvTranspose2d(b, a, 4, stride=2, padding=1)
-                for a, b in reversed(list(zip(channels, channels[1:], strict=False)))
+                nn.ConvTranspose2d(b, a, 4, stride=2, padding=1) for a, b in reversed(list(pairwise(channels)))
             )
         else:
-            self.layers = nn.ModuleList(
-                nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(channels, channels[1:], strict=False)
-            )
+            self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels))
             self.dense = nn.Linear(math.prod(self.top) + context, math.prod(outputs))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -68,6 +68,7 @@ class Objective(nn.Module):
             2018, arXiv:1804.03599, equation 8, with beta as its gamma).
 
     Raises: ValueError for a weight that is negative or combinations that mean nothing.
+
     Example:
         >>> from narrows.recipes import vae
         >>> model, objective = vae((8,), latent=2)
@@ -110,7 +111,7 @@ class Objective(nn.Module):
                 "the likelihood has no optimum. Wrong: Gaussian(shape, learn=...) with beta=0; right: Gaussian(shape, "
                 "sigma=1.0) with a fixed sigma, or beta > 0"
             )
-        if model.posterior.prior is None and (self.rate == "sampled" or self.beta(None)):
+        if model.prior is None and (self.rate == "sampled" or self.beta(None)):
             raise TypeError(
                 "a deterministic code has no density, so no rate to weigh or sample. Use beta=0 and the closed rate "
                 "(recipe autoencoder), or a posterior with a density (recipes vae, iwae)"

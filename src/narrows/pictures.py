@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curves", "grid", "inline", "png", "profiles", "rates", "scatter"]
+__all__ = ["curves", "grid", "inline", "paired", "png", "profiles", "rates", "scatter", "shown"]
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 BLUE, ORANGE, GREEN, GREY = "#2563a8", "#d9822b", "#3a8a5f", "#8a8f98"
 
@@ -49,32 +51,20 @@ def curves(metrics: list[dict[str, Any]], best_step: int) -> "Figure":
     return figure
 
 
-def rates(units: dict[str, Any]) -> "Figure":
+def rates(variance: Tensor, rate: Tensor | None) -> "Figure":
     """Rate of each unit (KL, nats), or its variance where the code has no density, largest first."""
-    values = np.asarray(units["rate"] if units["rate"] is not None else units["variance"])
+    values = (variance if rate is None else rate).numpy()
     order = np.argsort(-values)
     figure, (ax,) = _figure(width=min(9.0, 2.5 + 0.22 * len(values)))
-    active = values[order] > 0.01
-    ax.bar(range(len(values)), values[order], color=[BLUE if a else GREY for a in active], width=0.8)
+    ax.bar(range(len(values)), values[order], color=[BLUE if values[i] > 0.01 else GREY for i in order], width=0.8)
     ax.set_xticks(range(len(values)), [str(i) for i in order] if len(values) <= 40 else ["" for _ in order])
-    title = "rate per unit, nats" if units["rate"] is not None else "variance of each unit of the code"
-    ax.set_title(title, fontsize=10)
+    ax.set_title("rate per unit, nats" if rate is not None else "variance of each unit of the code", fontsize=10)
     ax.set_xlabel("unit of the code (grey: inactive)", fontsize=9)
     return figure
 
 
-def scatter(z: Tensor, label: Tensor | None, classes: list[str] | None) -> "Figure":
-    """Codes (n, D) in two dimensions, the code itself or its two leading principal components, coloured by label."""
-    title = "the code"
-    points = z.double()
-    if z.shape[1] > 2:
-        centred = points - points.mean(0)
-        values, vectors = torch.linalg.eigh(centred.T @ centred)
-        points = centred @ vectors.flip(1)[:, :2]
-        share = float(values[-2:].sum() / values.sum())
-        title = f"two leading principal components of the code ({share:.0%} of its variance)"
-    elif z.shape[1] == 1:
-        points = torch.cat([points, torch.zeros_like(points)], 1)
+def scatter(points: Tensor, title: str, label: Tensor | None, classes: list[str] | None) -> "Figure":
+    """Points (n, 2), coloured by label (n,)."""
     figure, (ax,) = _figure(width=6.2, height=5.0)
     xy = points.numpy()
     if label is None:
@@ -82,11 +72,11 @@ def scatter(z: Tensor, label: Tensor | None, classes: list[str] | None) -> "Figu
     else:
         from matplotlib import colormaps
 
-        kinds = sorted(int(k) for k in label.unique())
+        kinds = sorted(int(k) for k in set(label.tolist()))
         colours = colormaps["tab10" if len(kinds) <= 10 else "tab20"]
         for i, kind in enumerate(kinds[:20]):
             name = "unlabelled" if kind < 0 else classes[kind] if classes else str(kind)
-            chosen = (label == kind).numpy()
+            chosen = (label == kind).cpu().numpy()
             ax.scatter(xy[chosen, 0], xy[chosen, 1], s=8, color=colours(i), alpha=0.7, lw=0, label=name)
         ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
     ax.set_aspect("equal", "datalim")
@@ -94,25 +84,24 @@ def scatter(z: Tensor, label: Tensor | None, classes: list[str] | None) -> "Figu
     return figure
 
 
-def profiles(rows: list[tuple[Tensor, Tensor | None]], titles: list[str]) -> "Figure":
-    """Rows that are no images, each a small plot of its values: as given (blue) and as the model has it (orange)."""
-    across = 4
+def profiles(first: Tensor, second: Tensor, titles: list[str]) -> "Figure":
+    """Rows that are no images (n, *event), each a small plot of its values: the first in blue, the second in orange."""
     from matplotlib.figure import Figure
 
-    down = math.ceil(len(rows) / across)
+    across = 4
+    down = math.ceil(len(first) / across)
     figure = Figure(figsize=(9.0, 1.5 * down), layout="constrained")
-    for i, ((x, again), title) in enumerate(zip(rows, titles, strict=True)):
+    for i, title in enumerate(titles):
         ax = figure.add_subplot(down, across, i + 1)
-        ax.plot(x.flatten().numpy(), color=BLUE, lw=1.2)
-        if again is not None:
-            ax.plot(again.flatten().numpy(), color=ORANGE, lw=1.0)
+        ax.plot(first[i].flatten().numpy(), color=BLUE, lw=1.2)
+        ax.plot(second[i].flatten().numpy(), color=ORANGE, lw=1.0)
         ax.set_title(title, fontsize=8)
         ax.tick_params(labelsize=6)
         ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def grid(x: Tensor, across: int, gap: int = 1) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def grid(x: Tensor, across: int, gap: int = 1) -> Pixels:
     """Images (n, C, H, W), pixels in 0..1, C of 1 or 3 (others: the first), as one picture (rows, columns, 1 or 3)."""
     n, channels, height, width = x.shape
     x = x if channels in (1, 3) else x[:, :1]
@@ -126,7 +115,22 @@ def grid(x: Tensor, across: int, gap: int = 1) -> np.ndarray[Any, np.dtype[np.ui
     return canvas
 
 
-def png(picture: "np.ndarray[Any, np.dtype[np.uint8]] | Figure", scale: int = 1) -> bytes:
+def paired(first: Tensor, second: Tensor, across: int = 12) -> Pixels:
+    """Two sets of images (n, C, H, W) as one grid, each line of the first above its line of the second."""
+    lines = [part[i : i + across] for i in range(0, len(first), across) for part in (first, second)]
+    return grid(torch.cat(lines), across)
+
+
+def shown(pixels: Pixels) -> "Figure":
+    """A grid as a figure."""
+    height, width = pixels.shape[:2]
+    figure, (ax,) = _figure(width=9.0, height=max(1.0, 9.0 * height / width))
+    ax.imshow(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+    ax.set_axis_off()
+    return figure
+
+
+def png(picture: "Pixels | Figure", scale: int = 1) -> bytes:
     """A figure or a grid as the bytes of a PNG."""
     buffer = io.BytesIO()
     if isinstance(picture, np.ndarray):
@@ -139,7 +143,7 @@ def png(picture: "np.ndarray[Any, np.dtype[np.uint8]] | Figure", scale: int = 1)
     return buffer.getvalue()
 
 
-def inline(picture: "np.ndarray[Any, np.dtype[np.uint8]] | Figure", alt: str, scale: int = 1) -> str:
+def inline(picture: "Pixels | Figure", alt: str, scale: int = 1) -> str:
     """The picture as an <img> that needs no other file."""
     data = base64.b64encode(png(picture, scale)).decode()
     kind = "pixels" if isinstance(picture, np.ndarray) else "figure"

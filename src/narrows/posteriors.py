@@ -21,6 +21,7 @@ class Deterministic(nn.Module):
     """The code is what the encoder says: an autoencoder proper, which has a code but no density over codes.
 
     Shapes: h (B, latent) -> z (S, latent), rates (S, 1) of zeros; log_q, log_p, q, p None.
+
     Example:
         >>> Deterministic(2)(torch.ones(3, 2)).z.shape
         torch.Size([3, 2])
@@ -51,6 +52,7 @@ class Gaussian(nn.Module):
 
     Shapes: h (B, 2 latent) -> z (S, latent), rates (S, latent) nats, log_q, log_p (S,).
     Reference: Auto-Encoding Variational Bayes (Kingma & Welling, 2013), arXiv:1312.6114, equations 9 and 10.
+
     Example:
         >>> from narrows.priors import StandardNormal
         >>> Gaussian(StandardNormal(2))(torch.zeros(3, 4), samples=5).rate.shape

@@ -16,6 +16,7 @@ class StandardNormal(nn.Module):
     .. math:: p(z) = \mathcal N(z; 0, I)
 
     Shapes: () x (latent,).
+
     Example:
         >>> StandardNormal(2)().log_prob(torch.zeros(2))  # -log 2 pi
         tensor(-1.8379)
@@ -26,6 +27,7 @@ class StandardNormal(nn.Module):
         if latent < 1:
             raise ValueError(f"a code needs at least one unit; got latent={latent}")
         self.latent = latent
+        self.mean: Tensor
         self.register_buffer("mean", torch.zeros(latent), persistent=False)
 
     def forward(self, context: Tensor | None = None) -> Distribution:

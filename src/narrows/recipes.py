@@ -23,7 +23,8 @@ from narrows import draws
 from narrows.likelihoods import Bernoulli, Gaussian, Likelihood
 from narrows.models import Autoencoder
 from narrows.networks import Mlp
-from narrows.objectives import Objective, iwae as importance_weighted
+from narrows.objectives import Objective
+from narrows.objectives import iwae as importance_weighted
 from narrows.posteriors import Deterministic
 from narrows.posteriors import Gaussian as GaussianPosterior
 from narrows.priors import StandardNormal
@@ -72,9 +73,7 @@ def _recipe(make: Callable[..., Parts]) -> Callable[..., Parts]:
 
 def _join(shape: Shape, posterior: nn.Module, p: Likelihood, network: MakesNetwork, context: int) -> Autoencoder:
     features, latent = int(posterior.features), int(posterior.latent)  # type: ignore[arg-type]
-    return Autoencoder(
-        network(shape, (features,), context), posterior, network((latent,), p.wants, context), p
-    )
+    return Autoencoder(network(shape, (features,), context), posterior, network((latent,), p.wants, context), p)
 
 
 @_recipe
@@ -135,7 +134,11 @@ def iwae(
 
 def names() -> dict[str, str]:
     """Every recipe with its line."""
-    return {name: (globals()[name].__doc__ or "").strip() for name in __all__ if name not in ("arguments", "build", "defaults", "names")}
+    return {
+        name: (globals()[name].__doc__ or "").strip()
+        for name in __all__
+        if name not in ("arguments", "build", "defaults", "names")
+    }
 
 
 def arguments(recipe: str) -> set[str]:
@@ -157,6 +160,7 @@ def build(spec: dict[str, Any]) -> Parts:
     """Model and objective, freshly initialised, from a `model.spec`.
 
     Raises: ValueError for a recipe that is not there, TypeError for an argument that is not.
+
     Example:
         >>> build({"recipe": "vae", "arguments": {"shape": [8], "latent": 2}, "seed": 0})[0].latent
         2

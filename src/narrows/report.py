@@ -7,17 +7,17 @@ from html import escape
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from narrows import draws, pictures, recipes
-from narrows.data import Data, Rows
+from narrows import pictures, recipes
+from narrows.data import Data
 from narrows.defaults import arguments
-from narrows.evaluate import codes, reconstruct
+from narrows.plots import Pairs, judged, reconstructions, samples
 from narrows.spec import describe
 from narrows.store import Run
+from narrows.tasks import traverse
 from narrows.training import Training
 
-__all__ = ["command", "page"]
+__all__ = ["command", "page", "summary"]
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2530;max-width:60rem;margin:2rem auto;padding:0 1rem}
@@ -34,14 +34,16 @@ img{max-width:100%}img.pixels{image-rendering:pixelated}pre{background:#f4f6f8;p
 def command(run: Run) -> str:
     """What to type to get this run again, without what would be chosen anyway."""
     spec, data, training = run.config["spec"], run.config["data"], run.config["training"]
-    if spec is None or data["source"] in (None, "array"):
+    if spec is None or data["source"] in (None, "array") or "(array)" in data["options"].values():
         return "# trained from Python on data or networks that no command line can name: repeat the call of fit"
     words = ["narrows fit", shlex.quote(data["source"]), "--recipe", spec["recipe"]]
     usual = {n: describe(n, v) for n, v in arguments(run.data, spec["recipe"], {"latent": 1}).items()}
     usual |= recipes.defaults(spec["recipe"]) | {n: usual[n] for n in ("likelihood", "network")}
     for name, value in spec["arguments"].items():
         if name == "latent" or (name != "shape" and (name not in usual or usual[name] != value)):
-            words += [f"--{name}", str(value)] if name in FLAGS else ["--set", shlex.quote(f"{name}={json.dumps(value)}")]
+            words += (
+                [f"--{name}", str(value)] if name in FLAGS else ["--set", shlex.quote(f"{name}={json.dumps(value)}")]
+            )
     for name, value in Training(**training).model_dump(exclude_defaults=True, exclude={"device", "save_every"}).items():
         words += [f"--{name}", str(value)] if name in FLAGS else ["--set", shlex.quote(f"{name}={json.dumps(value)}")]
     for name, value in data["options"].items():
@@ -56,22 +58,21 @@ FLAGS = ("latent", "batch", "lr", "epochs", "minutes", "seed")
 def page(run: Run) -> str:
     """The whole report as HTML; `run.evaluation` must have been measured."""
     evaluation, data = run.evaluation or {}, run.data
-    config, shown = run.config, data.test if len(data.test) else data.train
-    name = "test" if len(data.test) else "training"
+    config = run.config
     recipe = (config["spec"] or {}).get("recipe", "own model")
     sections = [
         f"<h1>{escape(data.name)}: {escape(recipe)}, {run.model.latent} units</h1>"
         f'<p class="verdict">{escape(evaluation["verdict"])}</p>',
         "".join(f'<p class="alarm">{escape(alarm)}</p>' for alarm in run.alarms),
         _data_card(data),
-        _comparison(evaluation, run),
+        _comparison(evaluation),
         _training(run),
-        _reconstructions(run, data, shown, name),
-        _samples(run, data),
+        _reconstructions(run),
+        _samples(run),
         "<h2>What each unit of the code is used for</h2>"
-        + pictures.inline(pictures.rates(evaluation["active_units"]), "rate per unit")
+        + pictures.inline(run.plot.rates(), "rate per unit")
         + f'<p class="note">{_active(evaluation["active_units"])}</p>',
-        _latent(run, data, shown, name),
+        _latent(run),
         f"<h2>Again</h2><pre>{escape(command(run))}</pre>"
         + f'<p class="note">{escape(", ".join(f"{k} {v}" for k, v in config["versions"].items()))}; '
         f"{config['threads']} threads; {config['steps']:,} steps in {config['seconds']:.0f} s.</p>",
@@ -81,6 +82,13 @@ def page(run: Run) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(data.name)}: {escape(recipe)}</title>'
         f"<style>{_STYLE}</style><body>{body}</body></html>\n"
     )
+
+
+def summary(run: Run) -> str:
+    """What a notebook shows for a run: the verdict where it has been measured, the alarms, the curves."""
+    said = run.evaluation["verdict"] if run.evaluation else "not measured yet: run.evaluate()"
+    alarms = "".join(f"<li>{escape(alarm)}</li>" for alarm in run.alarms)
+    return f"<p><b>{escape(repr(run))}</b><br>{escape(said)}</p><ul>{alarms}</ul>" + _training(run)
 
 
 def _data_card(data: Data) -> str:
@@ -101,7 +109,7 @@ def _pair(value: Any, digits: int = 4) -> str:
     return f"{mean:.{min(places, 6)}f} ± {error:.{min(places, 6)}f}"
 
 
-def _comparison(evaluation: dict[str, Any], run: Run) -> str:
+def _comparison(evaluation: dict[str, Any]) -> str:
     names = {
         "model": "this model",
         "pca": f"PCA, {evaluation['latent']} components",
@@ -115,8 +123,10 @@ def _comparison(evaluation: dict[str, Any], run: Run) -> str:
         quantities.append(("log_likelihood", "log p(x), nats per row (higher is better)", max))
     for key, title, best in quantities:
         parts = evaluation["parts"]
-        head = "".join(f"<th>{part} ({record['bound_rows' if key != 'reconstruction' else 'rows']:,})</th>"
-                       for part, record in parts.items())
+        head = "".join(
+            f"<th>{part} ({record['bound_rows' if key != 'reconstruction' else 'rows']:,})</th>"
+            for part, record in parts.items()
+        )
         out.append(f"<table><tr><th>{title}</th>{head}</tr>")
         present = [who for who in names if any(who in record[key] for record in parts.values())]
         for who in present:
@@ -128,12 +138,16 @@ def _comparison(evaluation: dict[str, Any], run: Run) -> str:
         out.append("</table><br>")
     record = list(evaluation["parts"].values())[-1]
     if evaluation["samples"]:
+        bound = (
+            f"the importance-weighted lower bound with K = {evaluation['samples']:,} (Monte Carlo error "
+            f"{record['monte_carlo_error']:.2g} nats, median effective sample size "
+            f"{record['effective_sample_size']:.3g})"
+        )
+        terms = f"-(distortion {_pair(record['distortion'])} + rate {_pair(record['rate'])}) nats"
         out.append(
-            f'<p class="note">± is one standard error over rows. The model\'s log p(x) is the importance-weighted lower bound '
-            f"with K = {evaluation['samples']:,} (Monte Carlo error {record['monte_carlo_error']:.2g} nats, median effective "
-            f"sample size {record['effective_sample_size']:.3g}); its ELBO is {_pair(record['elbo'])} = "
-            f"-(distortion {_pair(record['distortion'])} + rate {_pair(record['rate'])}) nats."
-            + (" " if evaluation["discrete"] else " Densities are of the scaled values.")
+            f"<p class=note>± is one standard error over rows. The model's log p(x) is {bound}; its ELBO is "
+            f"{_pair(record['elbo'])} = {terms}."
+            + ("" if evaluation["discrete"] else " Densities are of the scaled values.")
             + "</p>"
         )
     trip = evaluation["round_trip"]
@@ -143,10 +157,7 @@ def _comparison(evaluation: dict[str, Any], run: Run) -> str:
 
 
 def _training(run: Run) -> str:
-    config = run.config
-    return "<h2>Training</h2>" + pictures.inline(
-        pictures.curves(run.metrics, config["best_step"]), "the terms of the loss over the steps"
-    )
+    return "<h2>Training</h2>" + pictures.inline(run.plot.curves(), "the terms of the loss over the steps")
 
 
 def _active(units: dict[str, Any]) -> str:
@@ -154,78 +165,50 @@ def _active(units: dict[str, Any]) -> str:
     return f"{units['by_variance']} of {units['total']} units active by variance of the mean above 0.01{rate}."
 
 
-def _show(data: Data, rows: list[Tensor], titles: list[str], alt: str, across: int = 12) -> str:
-    """Rows of `rows` under each other: images as one grid, other rows as profiles, first against second."""
+def _pairs(data: Data, pairs: Pairs, alt: str) -> str:
     if data.image:
-        stacked = torch.cat([r[i : i + across] for i in range(0, len(rows[0]), across) for r in rows])
-        side = max(data.shape[-2:])
-        scale = max(1, 900 // (across * (side + 1)))
-        return pictures.inline(pictures.grid(stacked, across), alt, scale)
-    pairs = [(rows[0][i], rows[1][i] if len(rows) > 1 else None) for i in range(len(rows[0]))]
-    return pictures.inline(pictures.profiles(pairs, titles), alt)
+        return pictures.inline(pictures.paired(pairs.first, pairs.second), alt, _scale(data, 12))
+    return pictures.inline(pictures.profiles(*pairs), alt)
 
 
-def _reconstructions(run: Run, data: Data, shown: Rows, name: str) -> str:
-    few = shown.take(torch.arange(min(len(shown), 2000)))
-    x = torch.cat([batch.target for batch in few.batches(1024)])
-    again = reconstruct(run.model, few)
-    errors = (again - x).square().flatten(1).sum(1)
-    count = min(12, len(few))
-    with draws.seeded(0, 8, 0):
-        chosen = torch.randperm(len(few))[:count]
-    worst = errors.topk(count).indices
-    out = [f"<h2>Reconstructions of {name} rows</h2>"]
-    for title, index in (("random", chosen), ("worst", worst)):
-        titles = [f"row {int(i)}, error {float(errors[i]):.3g}" for i in index]
-        out.append(
-            f"<p>{title}: above as given, below through the code (mean error {float(errors[index].mean()):.3g})</p>"
-            if data.image
-            else f"<p>{title}: as given (blue) and through the code (orange)</p>"
-        )
-        out.append(_show(data, [x[index], again[index]], titles, f"{title} reconstructions"))
+def _scale(data: Data, across: int) -> int:
+    return max(1, 900 // (across * (data.shape[-1] + 1)))
+
+
+def _reconstructions(run: Run) -> str:
+    out = [f"<h2>Reconstructions of {judged(run.data)[1]} rows</h2>"]
+    where = "above as given, below" if run.data.image else "as given (blue), and (orange)"
+    for title in ("random", "worst"):
+        pairs = reconstructions(run, title == "worst")
+        error = float((pairs.first - pairs.second).square().flatten(1).sum(1).mean())
+        out.append(f"<p>{title}: {where} through the code (mean squared error {error:.3g} a row)</p>")
+        out.append(_pairs(run.data, pairs, f"{title} reconstructions"))
     return "".join(out)
 
 
-@torch.no_grad()
-def _samples(run: Run, data: Data) -> str:
-    if run.model.posterior.prior is None:
+def _samples(run: Run) -> str:
+    if run.model.prior is None:
         return "<h2>Samples</h2><p>A deterministic autoencoder has no prior to sample from.</p>"
-    count = 24 if data.image else 12
-    train = data.train.take(torch.arange(min(len(data.train), 20_000)))
-    with draws.seeded(0, 9, 0):
-        made = run.model.sample(count).mean
-        rows = torch.cat([batch.target for batch in train.batches(4096)])
-    near = torch.cdist(made.flatten(1), rows.flatten(1)).argmin(1)
-    titles = [f"nearest: training row {int(i)}" for i in near]
-    text = "above the mean of p(x|z) for z from the prior, below its nearest training row: copies would look alike"
-    if not data.image:
-        text = "the mean of p(x|z) for z from the prior (blue) and its nearest training row (orange)"
-    return f"<h2>Samples</h2><p>{text}</p>" + _show(data, [made, rows[near]], titles, "samples from the prior")
+    where = ("above", "below") if run.data.image else ("blue", "orange")
+    text = f"{where[0]}: the mean of p(x|z) for z from the prior; {where[1]}: its nearest training row (copies show)"
+    pairs = samples(run, 24 if run.data.image else 12)
+    return f"<h2>Samples</h2><p>{text}</p>" + _pairs(run.data, pairs, "samples from the prior")
 
 
-@torch.no_grad()
-def _latent(run: Run, data: Data, shown: Rows, name: str) -> str:
-    few = shown.take(torch.arange(min(len(shown), 5000)))
-    z = codes(run.model, few)
-    figure = pictures.inline(pictures.scatter(z, few.label, data.classes), "scatter of the codes")
-    units = (run.evaluation or {})["active_units"]
-    weight = torch.tensor(units["rate"] if units["rate"] is not None else units["variance"])
-    leading = weight.argsort(descending=True)[:8]
-    centre, steps = z.mean(0), torch.linspace(-2.5, 2.5, 12)
-    path = centre.repeat(len(leading), len(steps), 1)
-    for i, unit in enumerate(leading):
-        path[i, :, unit] = centre[unit] + steps * z[:, unit].std()
-    walked = run.model.decode(path.flatten(0, 1)).mean
+def _latent(run: Run) -> str:
+    shown, name = judged(run.data)
+    walk = traverse(run.model, shown.take(torch.arange(min(len(shown), 5000))))
     text = (
-        f"Each row moves one unit of the code from -2.5 to +2.5 standard deviations about the mean of the {name} codes; "
-        f"units {', '.join(str(int(u)) for u in leading)}, by falling rate."
+        f"Each line moves one unit of the code from -2.5 to +2.5 standard deviations about the mean of the {name} "
+        f"codes; units {', '.join(map(str, walk.units))}, by falling rate."
     )
-    if data.image:
-        moved = _show(data, [walked], [], "traversal of the code")
+    if run.data.image:
+        across = walk.x.shape[1]
+        moved = pictures.inline(pictures.grid(walk.x.flatten(0, 1), across), "traversal", _scale(run.data, across))
     else:
-        picked = walked.unflatten(0, (len(leading), len(steps)))
-        pairs = [(picked[i, 0], picked[i, -1]) for i in range(len(leading))]
         text += " Blue is the low end, orange the high."
-        titles = [f"unit {int(u)}" for u in leading]
-        moved = pictures.inline(pictures.profiles(pairs, titles), "traversal of the code")
+        moved = pictures.inline(
+            pictures.profiles(walk.x[:, 0], walk.x[:, -1], [f"unit {u}" for u in walk.units]), "traversal"
+        )
+    figure = pictures.inline(run.plot.latent(), "scatter of the codes")
     return f"<h2>The code</h2><p>Codes of {name} rows:</p>{figure}<h2>Traversal</h2><p>{text}</p>{moved}"

@@ -19,7 +19,8 @@ Step = Tensor | float | None
 class Schedule(Protocol):
     """Anything callable with the step that knows when it settles."""
 
-    steps: int
+    @property
+    def steps(self) -> int: ...
 
     def __call__(self, step: Step) -> Tensor | float: ...
 
@@ -70,6 +71,7 @@ class Cyclical:
     """`cycles` warm-ups one after the other over `steps` steps, each rising for `ratio` of its length; then flat.
 
     Reference: Cyclical Annealing Schedule (Fu et al., 2019), arXiv:1903.10145, equation 6; defaults M = 4, R = 0.5.
+
     Example:
         >>> s = Cyclical(800)
         >>> s(0), s(50), s(150), s(200), s(800)

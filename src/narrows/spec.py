@@ -29,7 +29,9 @@ def misspelt(kind: str, name: str, known: Iterable[str]) -> str:
     """One sentence for a name that is not known, with the nearest right one."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, 1, 0.5)
-    return f"there is no {kind} {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there is {', '.join(known)}")
+    return f"there is no {kind} {name!r}" + (
+        f"; did you mean {near[0]!r}?" if near else f"; there is {', '.join(known)}"
+    )
 
 
 def describe(argument: str, value: Any) -> Any:
@@ -39,7 +41,8 @@ def describe(argument: str, value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [describe(argument, v) for v in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        part, arguments = type(value), dataclasses.asdict(value)
+        part: Any = type(value)
+        arguments = dataclasses.asdict(value)
     elif isinstance(value, partial):
         part, arguments = value.func, dict(value.keywords)
     else:
@@ -76,6 +79,8 @@ def restore(argument: str, value: Any) -> Any:
 def arguments_of(objective: objectives.Objective) -> dict[str, Any] | None:
     """What an objective was built with, in JSON form; None where a schedule or bound of someone's own is among it."""
     try:
-        return {name: describe(name, getattr(objective, name)) for name in inspect.signature(type(objective)).parameters}
+        return {
+            name: describe(name, getattr(objective, name)) for name in inspect.signature(type(objective)).parameters
+        }
     except TypeError:
         return None

@@ -1,12 +1,12 @@
 """The run folder: JSON and safetensors, never a pickle; every file atomic, the finished folder checksummed.
 
-    config.json            how it was made: spec, training, data, versions, seed, command
-    weights.safetensors    the best weights of model and objective
-    metrics.jsonl          one line a check, appended as training goes
-    evaluation.json        what `run.evaluate()` measured
-    report.html            for people
-    checkpoint/            what `resume` needs: latest.json names the newest state and its checksum
-    SHA256SUMS             of all the above; `sha256sum -c` reads it
+config.json            how it was made: spec, training, data, versions, seed, command
+weights.safetensors    the best weights of model and objective
+metrics.jsonl          one line a check, appended as training goes
+evaluation.json        what `run.evaluate()` measured
+report.html            for people
+checkpoint/            what `resume` needs: latest.json names the newest state and its checksum
+SHA256SUMS             of all the above; `sha256sum -c` reads it
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from narrows.spec import restore
 
 if TYPE_CHECKING:
     from narrows.data import Data
+    from narrows.plots import Plot
 
 __all__ = ["FORMAT", "Run", "load", "read_tensors", "seal", "unused", "verify", "write", "write_json", "write_tensors"]
 
@@ -106,6 +107,14 @@ def verify(folder: Path) -> None:
             raise ValueError(f"{folder / name} has been changed since it was written; restore the folder from a copy")
 
 
+def refuse_used(folder: Path) -> None:
+    """Raises ValueError where the folder holds anything: a run is never overwritten."""
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} exists already and is never overwritten: give another --folder, or go on with it by --resume"
+        )
+
+
 def unused(base: Path, stem: str) -> Path:
     """The first of base/stem-1, base/stem-2 ... that does not exist."""
     n = 1
@@ -158,7 +167,7 @@ class Run:
         """Measures the run on its stored train, valid and test rows beside the baselines; kept in evaluation.json."""
         from narrows.evaluate import evaluate
 
-        self.evaluation = evaluate(self.model, self.objective, self.data, samples=samples)
+        self.evaluation = evaluate(self.model, self.data, samples=samples)
         if self.folder is not None:
             write_json(self.folder / "evaluation.json", self.evaluation)
             seal(self.folder)
@@ -178,11 +187,25 @@ class Run:
             seal(self.folder)
         return target
 
+    @property
+    def plot(self) -> "Plot":
+        """Figures: `run.plot.latent()`, `.curves()`, `.samples()`, `.reconstructions()`, `.rates()`."""
+        from narrows.plots import Plot
+
+        return Plot(self)
+
+    def _repr_html_(self) -> str:
+        from narrows.report import summary
+
+        return summary(self)
+
     def __repr__(self) -> str:
         spec = self.config.get("spec") or {}
         best = next((m for m in self.metrics if m["step"] == self.config.get("best_step")), None)
         loss = f", held-out loss {best['valid']['loss']:.4g} nats" if best and best.get("valid") else ""
-        return f"Run({spec.get('recipe', 'own model')}, {self.config.get('steps', 0)} steps{loss}, folder={self.folder})"
+        return (
+            f"Run({spec.get('recipe', 'own model')}, {self.config.get('steps', 0)} steps{loss}, folder={self.folder})"
+        )
 
 
 def load(folder: str | Path, model: Autoencoder | None = None, objective: Objective | None = None) -> Run:
@@ -241,7 +264,8 @@ def _fit_state(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     for name, tensor in own.items():
         if tensor.shape != state[name].shape:
             raise ValueError(
-                f"{name!r} has shape {tuple(state[name].shape)} in {source} and {tuple(tensor.shape)} in the model given"
+                f"{name!r} has shape {tuple(state[name].shape)} in {source} and {tuple(tensor.shape)} in the model "
+                "given"
             )
     model.load_state_dict(state)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from narrows import draws
 from narrows.data.arrays import from_array, from_npy, from_npz
 from narrows.data.dataset import Data, Options
-from narrows.data.found import Found, dtype_of, tensor
+from narrows.data.found import Found, chunks, dtype_of, tensor
 from narrows.data.idx import from_idx, from_idx_folder, is_idx
 from narrows.data.images import SUFFIXES, from_folder
 from narrows.data.labels import code
@@ -131,7 +131,7 @@ def like(description: dict[str, Any], source: Any) -> Rows:
     if binarise == "fixed" and not looked.binary:
         grey = _scaling(x, looked, np.ones(len(x), bool), binarise, found.source).scaling
         return Rows(_draw(x, grey, found.source), scaling)
-    _check_grid(looked, scaling, found.source, binarise)
+    _check_grid(x, looked, scaling, found.source, binarise)
     return Rows(x, scaling, binarise=binarise)
 
 
@@ -143,7 +143,7 @@ def _read(source: Any, options: Options, columns: list[str] | None = None, chann
     if isinstance(source, str) and source in NAMED:
         found = from_name(source)
     elif isinstance(source, (str, Path)):
-        found = _read_path(Path(source), str(source), options, columns, channels)
+        found = _read_path(Path(source).expanduser(), str(source), options, columns, channels)
     else:
         x, label = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
         found = from_table(x, options, columns) if hasattr(x, "__arrow_c_stream__") else from_array(x)
@@ -274,6 +274,8 @@ def _split(found: Found, rows: NDArray[Any], options: Options) -> NDArray[np.uin
     else:
         part = found.part.copy()
         free = part == TRAIN
+        kept = int((part == TEST).sum())
+        found.notes += [f"its own test part of {kept} rows is kept"] if kept else []
         if not (part == VALID).any():
             part[free] = parts(keys[free], options.valid, 0.0, ordered)
     wanted = {"valid": (VALID, options.valid), "test": (TEST, 0.0 if found.part is not None else options.test)}
@@ -353,7 +355,8 @@ def _draw(x: Tensor | NDArray[Any], scaling: Scaling, source: str) -> Tensor:
     return drawn
 
 
-def _check_grid(looked: Survey, scaling: Scaling, source: str, binarise: str | None) -> None:
+def _check_grid(x: Tensor | NDArray[Any], looked: Survey, scaling: Scaling, source: str, binarise: str | None) -> None:
+    """Raises ValueError for values that the scaling does not bring into the support of the likelihood."""
     low, high = float(looked.low.min()), float(looked.high.max())
     if scaling.kind == "identity":
         right = looked.binary or (binarise is not None and low >= 0 and high <= 1)
@@ -361,6 +364,9 @@ def _check_grid(looked: Survey, scaling: Scaling, source: str, binarise: str | N
     elif scaling.kind == "levels":
         top = scaling.low + scaling.step * (scaling.levels - 1)
         on_grid = looked.bytes_ if scaling.step < 1 else looked.whole
+        if scaling.step > 1:
+            k = ((values.astype(np.float64) - scaling.low) / scaling.step for _, values in chunks(x))
+            on_grid = on_grid and all((part == np.rint(part)).all() for part in k)
         right, known = on_grid and low >= scaling.low and high <= top + 1e-6, scaling.describe()
     else:
         return

@@ -61,6 +61,15 @@ class Scaling:
         mean, std = self._moments(wide)
         return wide.sub(mean).div_(std).to(torch.float32)
 
+    def unscale(self, x: Tensor) -> Tensor:
+        """Model units to stored units as a tensor that keeps its device and gradient; nothing is rounded."""
+        if self.kind == "levels":
+            return x * (self.step * (self.levels - 1)) + self.low
+        if self.kind == "standard":
+            mean, std = self._moments(x)
+            return x * std + mean
+        return x
+
     def undo(self, x: Tensor | NDArray[Any]) -> NDArray[Any]:
         """Model units (n, *event) to stored values in the stored dtype: on the grid, or rounded where it is integer."""
         values = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, np.float64)

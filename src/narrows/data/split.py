@@ -1,8 +1,8 @@
 """Which row is for training, which for validation, which for the test.
 
 Rows with equal keys stay together: the key is a hash of the row's bytes (so copies never stand on both sides), of its
-group, or its time. Hashes depend on the seed, so that ranking by them is a shuffle which does not move when rows are
-added elsewhere.
+group, or its time. Hashes depend on the seed, so that ranking by them is a shuffle, and one that does not see the order
+in which the rows were stored.
 """
 
 from collections.abc import Iterable
@@ -30,8 +30,9 @@ def parts(keys: NDArray[Any], valid: float, test: float, ordered: bool = False) 
     train, the largest are the test. From 3 rows on, valid and test have one at least where there are enough groups.
     """
     _, group, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    enough = len(keys) >= 3
-    want = {part: max(enough, round(len(keys) * f)) for part, f in ((TEST, test), (VALID, valid)) if f > 0}
+    least = int(len(keys) >= 3)
+    counts = {part: max(least, round(len(keys) * share)) for part, share in ((TEST, test), (VALID, valid)) if share > 0}
+    want = {part: count for part, count in counts.items() if count}
     chosen = _in_order(sizes, want) if ordered else _by_fit(sizes, want)
     return chosen[group]
 
@@ -42,7 +43,7 @@ def _in_order(sizes: NDArray[Any], want: dict[int, int]) -> NDArray[np.uint8]:
     for place, (part, left) in enumerate(want.items()):
         below = len(want) - place  # groups that the parts still to come need
         taken = 0
-        while end > below and (0 < sizes[end - 1] <= 2 * (left - taken) or (taken == 0 and left)):
+        while end > below and (taken == 0 or sizes[end - 1] <= 2 * (left - taken)):
             end -= 1
             chosen[end] = part
             taken += int(sizes[end])
@@ -64,6 +65,6 @@ def _by_fit(sizes: NDArray[Any], want: dict[int, int]) -> NDArray[np.uint8]:
         chosen[sizes.argmax()] = TRAIN
     for part in (VALID, TEST):  # all groups were too large
         free = np.flatnonzero(chosen == TRAIN)
-        if want.get(part) and not (chosen == part).any() and len(free) > 1:
+        if part in want and not (chosen == part).any() and len(free) > 1:
             chosen[free[np.abs(sizes[free] - want[part]).argmin()]] = part
     return chosen

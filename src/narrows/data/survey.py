@@ -85,7 +85,7 @@ def survey(x: Tensor | NDArray[Any], source: str, columns: list[str] | None, see
     found.notes += _constant(low == high, shape, columns)
     copies = shape[0] - len(np.unique(found.keys))
     if copies:
-        found.notes.append(f"{copies} of {shape[0]} rows are copies of another row; copies stand in the same part")
+        found.notes.append(f"{copies} of {shape[0]} rows are copies of another row")
     return found
 
 
@@ -149,7 +149,8 @@ def broken(bad: NDArray[Any], first: NDArray[Any], source: str, columns: list[st
     else:
         where, row = f"{bad.sum()} values", first.min()
     others = f"; {len(worst) - 1} more columns have some" if table and len(worst) > 1 else ""
-    return f"{source}: {where} are missing, NaN or infinite (the first in row {row}){others}; fill them in or leave them out"
+    lost = f"{source}: {where} are missing, NaN or infinite (the first in row {row})"
+    return f"{lost}{others}; fill them in or leave them out"
 
 
 def _column(number: int, columns: list[str] | None) -> str:

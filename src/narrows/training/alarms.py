@@ -21,11 +21,11 @@ def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> Non
         bad = ~support.check(batch.target)
         if bad.any():
             row = int(bad.flatten(1).any(1).nonzero()[0])
-            value = float(batch.target[row][bad[row]][0])
+            value, number = float(batch.target[row][bad[row]][0]), int(batch.row[row])  # type: ignore[index]
+            kind = type(model.likelihood).__name__
             raise ValueError(
-                f"{name} row {int(batch.row[row])} holds {value:g} (after scaling), which {type(model.likelihood).__name__} "  # type: ignore[index]
-                f"cannot produce: it covers {_named(support)}. Scale the data, or choose another likelihood (Gaussian "
-                "takes any number)"
+                f"{name} row {number} holds {value:g} (after scaling), which {kind} cannot produce: "
+                f"it covers {_named(support)}. Scale the data, or choose another likelihood (Gaussian takes any number)"
             )
 
 
@@ -48,7 +48,7 @@ def before(model: Autoencoder, objective: Objective, rows: Rows, size: int) -> l
         )
     sample = rows.batch(torch.arange(min(len(rows), 10_000))).x.flatten(1)
     constant = int((sample == sample[0]).all(0).sum())
-    if 0 < constant and len(rows.shape) == 1:
+    if constant > 0 and len(rows.shape) == 1:
         found.append(f"{constant} of {width} columns never change and teach nothing; drop them")
     if len(rows) % size == 1 and len(rows) > 1:
         found.append(
@@ -71,8 +71,8 @@ def _without_gradient(model: Autoencoder, objective: Objective, rows: Rows) -> l
             gradients = torch.autograd.grad(term.sum(), parameters, retain_graph=True, allow_unused=True)
         if not any(g is not None and bool(g.any()) for g in gradients):
             dead.append(
-                f"the gradient of the {name} is zero, so this term changes nothing; look for a detach() or a layer that "
-                "ignores its input"
+                f"the gradient of the {name} is zero, so this term changes nothing; look for a detach() or a layer "
+                "that ignores its input"
             )
     return dead
 
@@ -87,12 +87,12 @@ def after(model: Autoencoder, rows: Rows) -> list[str]:
         return [f"{total - active} of {total} units of the code never change; a smaller --latent loses nothing"]
     if active == 0:
         return [
-            "posterior collapse: no unit of the code carries anything about x, and the decoder ignores it. Warm up beta "
-            "(--set 'beta={\"WarmUp\": {\"steps\": 2000}}'), keep free bits (--set free_bits=0.1), or lower --beta"
+            "posterior collapse: no unit of the code carries anything about x, and the decoder ignores it. Warm up "
+            'beta (--set \'beta={"WarmUp": {"steps": 2000}}\'), keep free bits (--set free_bits=0.1), or lower --beta'
         ]
     return [
-        f"{total - active} of {total} units of the code are inactive (posterior collapse of single units). That is harmless "
-        f"if the rate is what you want to spend; else --set free_bits=0.1, or --latent {active}"
+        f"{total - active} of {total} units of the code are inactive (posterior collapse of single units). That is "
+        f"harmless if the rate is what you want to spend; else --set free_bits=0.1, or --latent {active}"
     ]
 
 
@@ -103,6 +103,7 @@ def not_finite(step: int, rows: Rows, index: Tensor, kept: int | None) -> Floati
     numbers = ", ".join(str(int(i)) for i in index[:5]) + (", ..." if len(index) > 5 else "")
     return FloatingPointError(
         f"the loss is not finite at step {step} (training rows {numbers}; the largest value is {float(x.max()):.3g} in "
-        f"column {column}). " + (f"The weights of step {kept} are kept. " if kept is not None else "")
+        f"column {column}). "
+        + (f"The weights of step {kept} are kept. " if kept is not None else "")
         + "Try a lower --lr, --clip 1, or look at that column"
     )

@@ -248,7 +248,9 @@ def _sum(now: _State, log: list[Terms], rows: Rows, training: Training, folder: 
         _, size = cap(len(rows), training)
         epoch, place = divmod(step, -(-len(rows) // size))
         order = _order(training.seed, epoch, len(rows), losses.device)
-        raise alarms.not_finite(step, rows, order[place * size : (place + 1) * size], saved[1]["step"] if saved else None)
+        raise alarms.not_finite(
+            step, rows, order[place * size : (place + 1) * size], saved[1]["step"] if saved else None
+        )
     counts = torch.tensor([len(terms.bound) for terms in log], dtype=torch.float64)
     vectors = [torch.cat([getattr(terms, name) for terms in log]).double().sum().cpu() for name in NAMES[1:]]
     now.sums += torch.stack([losses.double().cpu() @ counts, *vectors, counts.sum()])
@@ -339,10 +341,7 @@ def _open(folder: Path, config: dict[str, Any], resume: bool, here: World) -> tu
     """Makes the folder, or finds where its training stands."""
     if not resume:
         if here.rank == 0:
-            if folder.exists() and any(folder.iterdir()):
-                raise ValueError(
-                    f"{folder} exists already and is never overwritten: give another --folder, or go on with it by --resume"
-                )
+            store.refuse_used(folder)
             store.write_json(folder / "config.json", config)
         return _State(), {}
     if not (folder / "config.json").exists():
@@ -357,8 +356,8 @@ def _open(folder: Path, config: dict[str, Any], resume: bool, here: World) -> tu
             was, now = ({k: v for k, v in x.items() if k not in free} for x in (was, now))
         if was != now:
             raise ValueError(
-                f"{folder} cannot be resumed with another {part}, since the weights would not be those of one run: it has "
-                f"{was}, now {now}"
+                f"{folder} cannot be resumed with another {part}, since the weights would not be those of one run: "
+                f"it has {was}, now {now}"
             )
     config["alarms"] = before.get("alarms", config["alarms"])
     saved = checkpoint.latest(folder / "checkpoint")
@@ -383,7 +382,7 @@ def _signals() -> Iterator[list[int]]:
         yield asked
         return
 
-    def note(number: int, frame: Any) -> None:
+    def note(number: int, _: Any) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)

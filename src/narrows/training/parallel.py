@@ -15,7 +15,7 @@ __all__ = ["World", "world"]
 
 @dataclass(frozen=True)
 class World:
-    """This process among `size`."""
+    """Which of `size` processes this one is."""
 
     rank: int = 0
     size: int = 1

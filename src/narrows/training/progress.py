@@ -34,7 +34,8 @@ class Progress:
     def __enter__(self) -> Self:
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
 
             columns = [BarColumn(20), TextColumn("{task.completed:,}/{task.total:,} steps"), TimeElapsedColumn()]
             self.bar = Bar(

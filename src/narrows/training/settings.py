@@ -13,6 +13,7 @@ class Training(BaseModel):
     """How to train; every field has a default that suits a first run.
 
     Raises: ValueError, one sentence a fault, for a value out of range or a name that is not there.
+
     Example:
         >>> Training(epochs=5).batch
         128

@@ -1,0 +1,76 @@
+"""narrows evaluate, narrows verify: what a run is worth, and whether it is what it says."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from narrows.cli.app import RunFolder, app, pair
+
+if TYPE_CHECKING:
+    from narrows.store import Run
+
+__all__ = ["evaluate", "say", "verify"]
+
+
+def say(run: "Run") -> None:
+    """The evaluation as plain lines."""
+    found = run.evaluation or {}
+    for part, record in found["parts"].items():
+        typer.echo(f"{part} ({record['rows']:,} rows)")
+        if found["samples"]:
+            typer.echo(
+                f"  ELBO {pair(record['elbo'])} nats = -(distortion (reconstruction) {pair(record['distortion'])} "
+                f"+ rate (KL) {pair(record['rate'])})"
+            )
+            typer.echo(
+                f"  log p(x) >= {pair(record['log_likelihood']['model'])} nats (K = {found['samples']:,}, "
+                f"{record['bound_rows']:,} rows, Monte Carlo error {record['monte_carlo_error']:.2g}, median effective "
+                f"sample size {record['effective_sample_size']:.3g})"
+            )
+        for key, title in (
+            ("bits_per_dimension", "bits/dim"),
+            ("log_likelihood", "nats"),
+            ("reconstruction", "squared error"),
+        ):
+            if "model" in record.get(key, {}) and (key != "log_likelihood" or not found["discrete"]):
+                others = ", ".join(f"{_NAMES[w]} {pair(v)}" for w, v in record[key].items() if w != "model")
+                typer.echo(f"  {title}: model {pair(record[key]['model'])}; {others}")
+    units = found["active_units"]
+    by_rate = "" if units["by_rate"] is None else f", {units['by_rate']} by rate"
+    typer.echo(f"active units: {units['by_variance']} of {units['total']} by variance{by_rate}")
+
+
+_NAMES = {"columns": "independent columns", "pca": "PCA"}
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    samples: Annotated[int, typer.Option(help="K, draws a row of the importance-weighted bound")] = 1000,
+    rows: Annotated[int, typer.Option(help="rows of each part that the bound is taken on")] = 1000,
+) -> None:
+    """Measure RUN on its stored train, valid and test rows, beside the cheap alternatives."""
+    import narrows as nr
+
+    loaded = nr.load(run)
+    data = loaded.data
+    loaded.evaluation = nr.evaluate.evaluate(loaded.model, data, samples, rows)
+    typer.echo(f"{data.name}: the rows stored as train, valid and test when {run} was trained")
+    say(loaded)
+    typer.echo(loaded.evaluation["verdict"])
+
+
+@app.command()
+def verify(
+    run: RunFolder,
+    rerun: Annotated[bool, typer.Option("--rerun", help="train again and compare the weights bit for bit")] = False,
+) -> None:
+    """Check that RUN is what it says: its files, its data, its figures; with --rerun its weights too."""
+    from narrows.verify import verify as check
+
+    faults = 0
+    for said, held in check(run, rerun):
+        typer.echo(f"{'ok' if held else 'DIFFERS'}  {said}")
+        faults += not held
+    if faults:
+        raise typer.Exit(1)

@@ -1,0 +1,202 @@
+"""Commands that put a run to work: from rows to codes, from codes to rows, to files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from narrows.cli.app import Out, RunFolder, Source, app
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from narrows.data import Rows
+    from narrows.store import Run
+
+__all__ = ["encode", "export", "interpolate", "project", "reconstruct", "sample", "traverse"]
+
+
+@app.command()
+def sample(
+    run: RunFolder,
+    n: Annotated[int, typer.Option("--n", "-n", help="how many")] = 64,
+    seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    mean: Annotated[bool, typer.Option("--mean/--draw", help="the mean of p(x|z), or a draw from it")] = True,
+    out: Out = None,
+) -> None:
+    """Draw new rows from RUN."""
+    import torch
+
+    import narrows as nr
+
+    loaded = nr.load(run)
+    with nr.draws.seeded(seed), torch.no_grad():
+        px = loaded.model.sample(n)
+        made = px.mean if mean else px.sample()
+    _write(made, loaded, out or Path(run) / f"samples.{_suffix(loaded)}")
+
+
+@app.command()
+def reconstruct(run: RunFolder, data: Source, out: Out = None) -> None:
+    """Pass DATA through the code of RUN and back; the input is trusted."""
+    import narrows as nr
+
+    loaded = nr.load(run)
+    rows = nr.data.like(loaded.config["data"], data)
+    made = nr.evaluate.reconstruct(loaded.model, rows)
+    error = float((made - rows.x).square().flatten(1).sum(1).mean())
+    typer.echo(f"{len(made):,} rows, mean squared error {error:.4g} a row (scaled values)")
+    _write(made, loaded, out or Path(run) / f"reconstructions.{_suffix(loaded)}")
+
+
+@app.command()
+def interpolate(
+    run: RunFolder,
+    between: Annotated[tuple[int, int], typer.Option(help="two test rows, by number")] = (0, 1),
+    steps: Annotated[int, typer.Option(help="pictures on the way, both ends among them")] = 9,
+    out: Out = None,
+) -> None:
+    """Walk from one test row of RUN to another, straight through the code."""
+    import torch
+
+    import narrows as nr
+    from narrows.plots import judged
+
+    loaded = nr.load(run)
+    rows, name = judged(loaded.data)
+    for number in between:
+        if not 0 <= number < len(rows):
+            raise ValueError(f"there are {name} rows 0 to {len(rows) - 1}; got {number}")
+    start, end = rows.batch(torch.tensor(between)).x
+    made = nr.tasks.interpolate(loaded.model, start, end, steps)
+    _write(made, loaded, out or Path(run) / f"interpolation.{_suffix(loaded)}", across=steps)
+
+
+@app.command()
+def traverse(
+    run: RunFolder,
+    unit: Annotated[
+        list[int] | None, typer.Option(help="unit of the code (repeat for more)  [default: the 8 used most]")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="pictures a unit")] = 12,
+    width: Annotated[float, typer.Option(help="standard deviations to either side")] = 2.5,
+    out: Out = None,
+) -> None:
+    """Move single units of the code of RUN, one line a unit."""
+    import torch
+
+    import narrows as nr
+    from narrows.plots import judged
+
+    loaded = nr.load(run)
+    rows, _ = judged(loaded.data)
+    walk = nr.tasks.traverse(loaded.model, rows.take(torch.arange(min(len(rows), 5000))), unit, steps, width)
+    typer.echo(f"units {', '.join(map(str, walk.units))}, one line each")
+    _write(walk.x.flatten(0, 1), loaded, out or Path(run) / f"traversal.{_suffix(loaded)}", across=steps)
+
+
+@app.command()
+def encode(run: RunFolder, data: Source, out: Out = None) -> None:
+    """Write the full code of every row of DATA as a table."""
+    import narrows as nr
+
+    loaded = nr.load(run)
+    z = nr.evaluate.codes(loaded.model, nr.data.like(loaded.config["data"], data)).numpy()
+    _table(z, [f"z{i}" for i in range(z.shape[1])], out or Path(run) / "codes.csv")
+
+
+@app.command()
+def project(
+    run: RunFolder,
+    data: Annotated[
+        str | None, typer.Argument(help="other rows  [default: the test rows of RUN]", metavar="[DATA]")
+    ] = None,
+    method: Annotated[str, typer.Option(help="auto, latent, pca, umap")] = "auto",
+    out: Annotated[Path | None, typer.Option("--out", help=".png for a picture, .csv or .npy for coordinates")] = None,
+) -> None:
+    """Show codes in two dimensions: a picture, and the coordinates."""
+    import narrows as nr
+    from narrows import pictures, store
+    from narrows.plots import judged
+
+    loaded = nr.load(run)
+    rows: Rows = judged(loaded.data)[0] if data is None else nr.data.like(loaded.config["data"], data)
+    found = nr.tasks.project(nr.evaluate.codes(loaded.model, rows), method)
+    targets = [out] if out else [Path(run) / "projection.png", Path(run) / "projection.csv"]
+    for target in targets:
+        if target.suffix == ".png":
+            store.write(
+                target, pictures.png(pictures.scatter(*found, rows.label, loaded.config["data"].get("classes")))
+            )
+            typer.echo(f"wrote {target}: {found.title}")
+        else:
+            _table(found.points.numpy(), ["x", "y"], target)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    form: Annotated[str, typer.Option("--format", help="onnx or pt2")] = "onnx",
+    out: Annotated[Path | None, typer.Option("--out", help="folder for the files  [default: RUN]")] = None,
+) -> None:
+    """Write encoder (stored values to code) and decoder (code to stored values) for use without Narrows."""
+    import narrows as nr
+    from narrows.export import export as write
+
+    for path in write(nr.load(run), out or run, form):
+        typer.echo(f"wrote {path}")
+
+
+def _table(values: "np.ndarray[Any, Any]", columns: list[str], out: Path) -> None:
+    import io
+
+    import numpy as np
+
+    from narrows import store
+
+    buffer = io.BytesIO()
+    if out.suffix == ".csv":
+        np.savetxt(buffer, values, "%.9g", ",", header=",".join(columns), comments="")
+    elif out.suffix == ".npy":
+        np.save(buffer, values)
+    elif out.suffix == ".parquet":
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table(list(values.T), names=columns), buffer)
+    else:
+        raise ValueError(f"--out ends in .csv, .npy or .parquet; got {out}")
+    store.write(out, buffer.getvalue())
+    typer.echo(f"wrote {out}: {len(values):,} rows")
+
+
+def _suffix(run: "Run") -> str:
+    return "png" if len(run.model.shape) == 3 else "csv"
+
+
+def _write(x: "torch.Tensor", run: "Run", out: Path, across: int | None = None) -> None:
+    """Rows in model units to a file of the data's own units."""
+    import io
+
+    import numpy as np
+
+    from narrows import pictures, store
+    from narrows.data import Scaling
+
+    if out.suffix == ".png":
+        if x.dim() != 4:
+            raise ValueError(f"a .png holds images, and these rows have shape {tuple(x.shape[1:])}; write .npy or .csv")
+        across = across or max(1, round(len(x) ** 0.5))
+        store.write(out, pictures.png(pictures.grid(x, across), max(1, 640 // (across * x.shape[-1]))))
+        typer.echo(f"wrote {out}: {len(x):,} images")
+        return
+    values = Scaling.from_json(run.config["data"]["scaling"]).undo(x)
+    if out.suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        store.write(out, buffer.getvalue())
+        typer.echo(f"wrote {out}: {len(values):,} rows")
+        return
+    flat = values.reshape(len(values), -1)
+    _table(flat, run.config["data"].get("columns") or [f"x{i}" for i in range(flat.shape[1])], out)

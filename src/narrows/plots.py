@@ -1,0 +1,103 @@
+"""run.plot: what a run looks like, as matplotlib figures that a notebook shows and `savefig` keeps."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from narrows import draws, pictures
+from narrows.data import Data, Rows
+from narrows.evaluate import active_units, codes, reconstruct
+from narrows.store import Run
+from narrows.tasks import project
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Pairs", "Plot", "judged", "reconstructions", "samples"]
+
+
+class Pairs(NamedTuple):
+    """Rows and what belongs to each."""
+
+    first: Tensor  # (n, *event) model units
+    second: Tensor
+    titles: list[str]
+
+
+def judged(data: Data) -> tuple[Rows, str]:
+    """The rows that a model is shown on: test rows where there are any."""
+    return (data.test, "test") if len(data.test) else (data.train, "training")
+
+
+def reconstructions(run: Run, worst: bool = False, count: int = 12) -> Pairs:
+    """Rows and their reconstructions: chosen by a fixed seed, or those with the largest error."""
+    few = judged(run.data)[0]
+    few = few.take(torch.arange(min(len(few), 2000)))
+    x = torch.cat([batch.target.cpu() for batch in few.batches(1024)])
+    again = reconstruct(run.model, few)
+    errors = (again - x).square().flatten(1).sum(1)
+    with draws.seeded(0, 8, 0):
+        index = errors.topk(min(count, len(few))).indices if worst else torch.randperm(len(few))[:count]
+    return Pairs(x[index], again[index], [f"row {int(i)}, error {float(errors[i]):.3g}" for i in index])
+
+
+@torch.no_grad()
+def samples(run: Run, count: int = 24) -> Pairs:
+    """Means of p(x|z) for z from the prior, each with its nearest training row (of the first 20,000).
+
+    Raises: TypeError where there is no prior.
+    """
+    train = run.data.train
+    with draws.seeded(0, 9, 0):
+        made = run.model.sample(count).mean.cpu()
+        few = train.take(torch.arange(min(len(train), 20_000)))
+        rows = torch.cat([batch.target.cpu() for batch in few.batches(4096)])
+    near = torch.cdist(made.flatten(1), rows.flatten(1)).argmin(1)
+    return Pairs(made, rows[near], [f"nearest: training row {int(i)}" for i in near])
+
+
+class Plot:
+    """Figures of one run.
+
+    Example:
+        >>> from narrows.data import load
+        >>> from narrows import recipes, fit, Training
+        >>> data = load("digits")
+        >>> model, objective = recipes.vae(data.shape, latent=2, likelihood=data.likelihood)
+        >>> run = fit(model, objective, data, training=Training(epochs=1), quiet=True)
+        >>> type(run.plot.curves()).__name__
+        'Figure'
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def curves(self) -> "Figure":
+        """The terms of the loss over the steps, the best step marked."""
+        return pictures.curves(self.run.metrics, self.run.config["best_step"])
+
+    def rates(self) -> "Figure":
+        """Rate of each unit of the code on training rows, or its variance where the code has no density."""
+        train = self.run.data.train
+        units = active_units(self.run.model, train.take(torch.arange(min(len(train), 10_000))))
+        return pictures.rates(units.variance, units.rate)
+
+    def latent(self, method: str = "auto") -> "Figure":
+        """Codes of the test rows in two dimensions, coloured by label."""
+        shown = judged(self.run.data)[0]
+        few = shown.take(torch.arange(min(len(shown), 5000)))
+        return pictures.scatter(*project(codes(self.run.model, few), method), few.label, self.run.data.classes)
+
+    def reconstructions(self, worst: bool = False) -> "Figure":
+        """Test rows and, below or over them, what comes back through the code."""
+        return self._pairs(reconstructions(self.run, worst))
+
+    def samples(self) -> "Figure":
+        """Rows drawn from the prior and, below or over them, the nearest training rows."""
+        return self._pairs(samples(self.run, 24 if self.run.data.image else 12))
+
+    def _pairs(self, pairs: Pairs) -> "Figure":
+        if self.run.data.image:
+            return pictures.shown(pictures.paired(pairs.first, pairs.second))
+        return pictures.profiles(pairs.first, pairs.second, pairs.titles)

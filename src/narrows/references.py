@@ -1,0 +1,83 @@
+"""Who thought of it: BibTeX for exactly the parts that a model is made of."""
+
+from typing import Any
+
+__all__ = ["cite"]
+
+_WORKS = {
+    "autoencoder": """@article{hinton2006reducing,
+  title={Reducing the dimensionality of data with neural networks},
+  author={Hinton, Geoffrey E. and Salakhutdinov, Ruslan R.},
+  journal={Science}, volume={313}, number={5786}, pages={504--507}, year={2006}, doi={10.1126/science.1127647}
+}""",
+    "vae": """@inproceedings{kingma2014auto,
+  title={Auto-Encoding Variational {Bayes}},
+  author={Kingma, Diederik P. and Welling, Max},
+  booktitle={International Conference on Learning Representations}, year={2014}, eprint={1312.6114}
+}""",
+    "beta_vae": """@inproceedings{higgins2017beta,
+  title={beta-{VAE}: Learning Basic Visual Concepts with a Constrained Variational Framework},
+  author={Higgins, Irina and Matthey, Loic and Pal, Arka and Burgess, Christopher and Glorot, Xavier and Botvinick,
+    Matthew and Mohamed, Shakir and Lerchner, Alexander},
+  booktitle={International Conference on Learning Representations}, year={2017}
+}""",
+    "iwae": """@inproceedings{burda2016importance,
+  title={Importance Weighted Autoencoders},
+  author={Burda, Yuri and Grosse, Roger and Salakhutdinov, Ruslan},
+  booktitle={International Conference on Learning Representations}, year={2016}, eprint={1509.00519}
+}""",
+    "DiscretisedLogistic": """@inproceedings{salimans2017pixelcnn,
+  title={{PixelCNN++}: Improving the {PixelCNN} with Discretized Logistic Mixture Likelihood and Other Modifications},
+  author={Salimans, Tim and Karpathy, Andrej and Chen, Xi and Kingma, Diederik P.},
+  booktitle={International Conference on Learning Representations}, year={2017}, eprint={1701.05517}
+}""",
+    "learn": """@inproceedings{rybkin2021simple,
+  title={Simple and Effective {VAE} Training with Calibrated Decoders},
+  author={Rybkin, Oleh and Daniilidis, Kostas and Levine, Sergey},
+  booktitle={International Conference on Machine Learning}, year={2021}, eprint={2006.13202}
+}""",
+    "WarmUp": """@inproceedings{bowman2016generating,
+  title={Generating Sentences from a Continuous Space},
+  author={Bowman, Samuel R. and Vilnis, Luke and Vinyals, Oriol and Dai, Andrew M. and Jozefowicz, Rafal and Bengio,
+    Samy},
+  booktitle={Conference on Computational Natural Language Learning}, year={2016}, eprint={1511.06349}
+}""",
+    "Cyclical": """@inproceedings{fu2019cyclical,
+  title={Cyclical Annealing Schedule: A Simple Approach to Mitigating {KL} Vanishing},
+  author={Fu, Hao and Li, Chunyuan and Liu, Xiaodong and Gao, Jianfeng and Celikyilmaz, Asli and Carin, Lawrence},
+  booktitle={Conference of the North American Chapter of the ACL}, year={2019}, eprint={1903.10145}
+}""",
+    "free_bits": """@inproceedings{kingma2016improved,
+  title={Improved Variational Inference with Inverse Autoregressive Flow},
+  author={Kingma, Diederik P. and Salimans, Tim and Jozefowicz, Rafal and Chen, Xi and Sutskever, Ilya and Welling,
+    Max},
+  booktitle={Advances in Neural Information Processing Systems}, year={2016}, eprint={1606.04934}
+}""",
+    "capacity": """@article{burgess2018understanding,
+  title={Understanding disentangling in beta-{VAE}},
+  author={Burgess, Christopher P. and Higgins, Irina and Pal, Arka and Matthey, Loic and Watters, Nick and Desjardins,
+    Guillaume and Lerchner, Alexander},
+  journal={arXiv preprint arXiv:1804.03599}, year={2018}
+}""",
+    "adam": """@inproceedings{kingma2015adam,
+  title={Adam: A Method for Stochastic Optimization},
+  author={Kingma, Diederik P. and Ba, Jimmy},
+  booktitle={International Conference on Learning Representations}, year={2015}, eprint={1412.6980}
+}""",
+}
+_ALSO = {"beta_vae": ["vae"], "iwae": ["vae"]}
+
+
+def cite(spec: dict[str, Any]) -> list[str]:
+    """BibTeX entries for a `model.spec`: the recipe, what it builds on, its parts, the optimiser.
+
+    Example:
+        >>> [entry.splitlines()[0] for entry in cite({"recipe": "vae", "arguments": {"free_bits": 0.1}})]
+        ['@inproceedings{kingma2014auto,', '@inproceedings{kingma2016improved,', '@inproceedings{kingma2015adam,']
+    """
+    used = [spec["recipe"], *_ALSO.get(spec["recipe"], [])]
+    for name, value in spec["arguments"].items():
+        used += [name] if value else []
+        if isinstance(value, dict):
+            used += list(value) + [word for part in value.values() for word in part if part[word]]
+    return [_WORKS[name] for name in dict.fromkeys([*used, "adam"]) if name in _WORKS]

@@ -1,0 +1,95 @@
+"""What a trained model is for: walks through the code, projections (and, to come, anomalies, denoising, imputation)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from narrows.baselines import fit_pca
+from narrows.data import Rows
+from narrows.evaluate import active_units, codes
+from narrows.models import Autoencoder
+
+__all__ = ["Projection", "Traversal", "interpolate", "project", "traverse"]
+
+
+@torch.no_grad()
+def interpolate(model: Autoencoder, start: Tensor, end: Tensor, steps: int = 9) -> Tensor:
+    """E[x|z] along the straight line between the codes of two rows (*event), (steps, *event) in model units.
+
+    Raises: ValueError for fewer than 2 steps.
+    """
+    if steps < 2:
+        raise ValueError(f"a path has at least its two ends; got steps={steps}")
+    z = codes(model, torch.stack([start, end]))
+    weight = torch.linspace(0, 1, steps)[:, None]
+    return model.decode(((1 - weight) * z[0] + weight * z[1]).to(next(model.parameters()).device)).mean.cpu()
+
+
+class Traversal(NamedTuple):
+    """Walks along single units of the code."""
+
+    x: Tensor  # (units, steps, *event) E[x|z], model units
+    units: list[int]  # by falling rate, or variance where there is no rate
+
+
+@torch.no_grad()
+def traverse(
+    model: Autoencoder, rows: Rows | Tensor, units: list[int] | None = None, steps: int = 12, width: float = 2.5
+) -> Traversal:
+    """Moves one unit at a time from -width to +width standard deviations about the mean code of some rows.
+
+    `units` None: the eight that carry most. Raises: ValueError for a unit that is not there.
+    """
+    used = active_units(model, rows)
+    weight = used.rate if used.rate is not None else used.variance
+    chosen = [int(u) for u in weight.argsort(descending=True)[:8]] if units is None else units
+    for unit in chosen:
+        if not 0 <= unit < model.latent:
+            raise ValueError(f"the code has units 0 to {model.latent - 1}; got {unit}")
+    z = codes(model, rows)
+    path = z.mean(0).repeat(len(chosen), steps, 1)
+    for i, unit in enumerate(chosen):
+        path[i, :, unit] += torch.linspace(-width, width, steps) * z[:, unit].std()
+    x = model.decode(path.flatten(0, 1).to(next(model.parameters()).device)).mean.cpu()
+    return Traversal(x.unflatten(0, (len(chosen), steps)), chosen)
+
+
+class Projection(NamedTuple):
+    """Rows in the plane."""
+
+    points: Tensor  # (n, 2)
+    title: str
+
+
+def project(z: Tensor, method: str = "auto", seed: int = 0) -> Projection:
+    """Codes (n, D) to two dimensions (n, 2).
+
+    "latent" takes a code of two units as it is, "pca" its two leading principal components, "umap" the neighbourhood
+    map of McInnes et al. 2018 (arXiv:1802.03426; install narrows[umap]); "auto" is the first of these that applies.
+
+    Raises: ValueError for another method or a code of another size; ImportError without umap.
+    """
+    if method not in ("auto", "latent", "pca", "umap"):
+        raise ValueError(f"there is no method {method!r}; there is auto, latent, pca, umap")
+    if method == "umap":
+        try:
+            import umap
+        except ImportError:
+            raise ImportError("method umap needs the package umap-learn: pip install 'narrows[umap]'") from None
+        return Projection(torch.from_numpy(umap.UMAP(random_state=seed).fit_transform(z.numpy())), "UMAP of the code")
+    if z.shape[1] == 1:
+        return Projection(torch.cat([z, torch.zeros_like(z)], 1), "the code, one unit")
+    if z.shape[1] == 2 and method != "pca":
+        return Projection(z, "the code")
+    if method == "latent":
+        raise ValueError(f"method latent shows a code of two units; this one has {z.shape[1]}. Use pca or umap")
+    centred = z.double() - z.double().mean(0)
+    if z.shape[1] == 2:
+        return Projection(
+            (centred @ torch.linalg.svd(centred, full_matrices=False).Vh.T).float(), "principal components"
+        )
+    pca = fit_pca(z, 2)
+    share = float(pca.variances.sum() / centred.square().mean(0).sum())
+    title = f"two leading principal components of the code ({share:.0%} of its variance)"
+    return Projection((centred @ pca.axes).float(), title)
