@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -311,6 +312,14 @@ def test_a_misspelt_argument_is_refused_with_the_nearest(name: str, argument: st
     [
         ({"latent": 0}, ValueError, "a code needs at least one unit; got latent=0"),
         ({"beta": -1.0}, ValueError, "beta is a weight and cannot be negative; got -1.0"),
+        (
+            {"beta": WarmUp(5, final=1.0), "free_bits": float("nan")},
+            ValueError,
+            "free_bits at least 0 nats; .*free_bits=nan",
+        ),
+        ({"samples": 2.5}, ValueError, "samples is at least 1 and whole.*samples=2.5"),
+        ({"context": -1}, ValueError, "context is a number of features, 0 for none; got -1"),
+        ({"beta": "2"}, TypeError, "beta is a number or a schedule such as .*got '2'"),
         ({"capacity": -1.0}, ValueError, "capacity is a weight and cannot be negative; got -1.0"),
         ({"samples": 0}, ValueError, "samples is at least 1 .* got samples=0"),
         ({"free_bits": -0.1}, ValueError, "free_bits at least 0 nats; .* free_bits=-0.1"),
@@ -381,3 +390,29 @@ def test_a_broken_description_is_refused(recipe: str, arguments: dict[str, Any],
     """With the name that was meant."""
     with pytest.raises(ValueError, match=message):
         recipes.build({"recipe": recipe, "arguments": {"shape": [2], **arguments}})
+
+
+@pytest.mark.parametrize("settings", [{"free_bits": 0.1}, {"capacity": 1.0}], ids=str)
+def test_a_deterministic_code_has_no_rate_to_shape(settings: dict[str, float]) -> None:
+    """What would change nothing is refused."""
+    with pytest.raises(TypeError, match="no rate to weigh or sample"):
+        recipes.autoencoder((6,), latent=2, **settings)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """They end in the description as plain ones."""
+    model, _ = recipes.vae((6,), latent=np.int64(3), beta=np.float32(0.5))
+    assert model.spec is not None
+    assert model.spec["arguments"]["latent"] == 3
+    assert json.dumps(model.spec)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_defaults_are_what_a_recipe_takes_when_nothing_is_said(name: str) -> None:
+    """`defaults` in JSON form against the objective that is built."""
+    model, objective = getattr(recipes, name)((6,))
+    assert model.spec is not None
+    said = recipes.defaults(name)
+    assert all(said[key] == value for key, value in model.spec["arguments"].items() if key != "shape")
+    assert said["beta"] == objective.beta(None)
+    assert (said["samples"], said["rate"]) == (objective.samples, objective.rate)

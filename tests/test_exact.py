@@ -335,14 +335,15 @@ def test_capacity_is_a_target_for_the_mean_rate(capacity: float) -> None:
 
 
 def test_free_bits_and_capacity_are_added_to_the_importance_weighted_bound_too() -> None:
-    """IWAE's loss plus beta * (the free bits not used), or plus beta * |closed rate - C| in the rate's place."""
+    """IWAE's loss plus beta * (the free bits not used); or less the mean rate, plus beta * |mean rate - C|."""
     x, model, settings = torch.randn(5, D), tiny(), {"bound": iwae, "samples": 4, "rate": "sampled"}
-    plain, without = (run(model, Objective(beta, **settings), x)[0].loss for beta in (2.0, 0.0))
+    plain, one = (run(model, Objective(beta, **settings), x)[0] for beta in (2.0, 1.0))
     rates = model.encode(x).rates
     free = run(model, Objective(2.0, **settings, free_bits=0.4), x)[0]
-    close(free.loss, plain + 2.0 * (0.4 - rates.mean(0)).clamp_min(0).sum(), **SAME)
+    close(free.loss, plain.loss + 2.0 * (0.4 - rates.mean(0)).clamp_min(0).sum(), **SAME)
     target = run(model, Objective(2.0, **settings, capacity=0.4), x)[0]
-    close(target.loss, without + 2.0 * (rates.sum(1).mean() - 0.4).abs(), **SAME)
+    rate = one.rate.mean()
+    close(target.loss, one.loss - rate + 2.0 * (rate - 0.4).abs(), **SAME)
 
 
 def test_squared_error_with_lambda_is_a_gaussian_decoder_with_sigma_squared_half_of_it() -> None:

@@ -330,3 +330,22 @@ def test_the_abstract_likelihood_names_its_kinds() -> None:
     """Nobody is left with a bare NotImplementedError."""
     with pytest.raises(TypeError, match="use Bernoulli, Gaussian, Categorical or DiscretisedLogistic"):
         Likelihood(SHAPE)(torch.zeros(1, 1, *SHAPE))
+
+
+def test_unseen_nan_leaves_a_finite_gradient() -> None:
+    """What was not observed may hold anything."""
+    parameters = torch.zeros(2, 1, 3, requires_grad=True)
+    x = torch.tensor([[0.5, float("nan"), 1.0]]).expand(2, 3)
+    log_prob(Gaussian((3,))(parameters), x, x.isfinite()).sum().backward()
+    assert parameters.grad is not None
+    assert parameters.grad.isfinite().all()
+
+
+def test_no_scale_is_too_wide_for_the_discretised_logistic() -> None:
+    """Raw log-scales far beyond any use stay finite, forwards and backwards."""
+    parameters = torch.stack([torch.zeros(1, 5), torch.full((1, 5), 500.0)], 1).requires_grad_()
+    value = DiscretisedLogistic((5,), levels=5)(parameters).log_prob(torch.linspace(0, 1, 5)[None])
+    value.sum().backward()
+    assert value.isfinite().all()
+    assert parameters.grad is not None
+    assert parameters.grad.isfinite().all()

@@ -99,3 +99,12 @@ def test_impossible_schedules_are_refused(make: Callable[[], Schedule], message:
     """With what was given."""
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: WarmUp(5, final=-1.0), lambda: WarmUp(5, start=-1.0), lambda: Cyclical(8, final=-1)]
+)
+def test_negative_ends_are_refused(make) -> None:
+    """A weight at either end is a weight."""
+    with pytest.raises(ValueError, match="cannot be negative; got -1"):
+        make()

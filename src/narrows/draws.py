@@ -57,7 +57,8 @@ def reseed(seed: int, *path: int) -> None:
 @contextmanager
 def seeded(seed: int, *path: int) -> Iterator[None]:
     """Draws inside depend on the seed alone; torch's global generators are left as found."""
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         reseed(seed, *path)
         yield
 

@@ -29,7 +29,8 @@ def log_prob(px: Distribution, x: Tensor, seen: Tensor | None = None) -> Tensor:
     """Log p(x|z) summed over the event, or over its observed cells only, (S,) nats."""
     if seen is None:
         return px.log_prob(x)
-    return torch.where(seen, cells(px, x), 0.0).flatten(1).sum(1)
+    # what was not seen may be NaN, whose gradient no later mask takes back; 0 lies in every support
+    return torch.where(seen, cells(px, torch.where(seen, x, 0.0)), 0.0).flatten(1).sum(1)
 
 
 class Likelihood(nn.Module):
@@ -55,12 +56,12 @@ class Likelihood(nn.Module):
 
     def forward(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         """Parameters (S, channels, *event), or anything of that many numbers a row, to p(x|z)."""
-        if parameters[0].numel() != math.prod(self.wants):
+        if parameters.shape[1:].numel() != math.prod(self.wants):
             raise ValueError(
                 f"{type(self).__name__} over {self.shape} wants {self.wants} numbers a row from the decoder; "
                 f"it gave {tuple(parameters.shape[1:])}"
             )
-        base = self.values(parameters.reshape(-1, *self.wants))
+        base = self.values(parameters.reshape(len(parameters), *self.wants))
         return Independent(base, len(self.shape), validate_args=False)
 
     def values(self, parameters: Tensor) -> Distribution:
@@ -285,6 +286,8 @@ class DiscretisedLogistic(_Discrete):
 
     def values(self, parameters: Tensor) -> Distribution:
         location, log_scale = parameters.unbind(1)
-        # centred on mid-grey, and a floor of a hundredth of a level: below it a bin's probability is 0 or 1
+        # centred on mid-grey; the scale within a hundredth of a level, below which a bin's probability is 0 or 1, and
+        # e^3 times the range, above which only the outer bins are left
         floor = math.log(0.01 / (self.levels - 1))
-        return LogisticDistribution(location + 0.5, floor + softplus(log_scale - 2.0 - floor), self.levels)
+        log_scale = (floor + softplus(log_scale - 2.0 - floor)).clamp_max(3.0)
+        return LogisticDistribution(location + 0.5, log_scale, self.levels)

@@ -90,9 +90,10 @@ class Objective(nn.Module):
             raise ValueError(f'rate is "closed" or "sampled"; got {rate!r}')
         if bound is iwae and rate == "closed":
             raise ValueError('the importance-weighted bound weighs single draws: it needs rate="sampled"')
-        if samples < 1 or free_bits < 0:
+        if samples != int(samples) or samples < 1 or not 0 <= free_bits < math.inf:
             raise ValueError(
-                f"samples is at least 1 and free_bits at least 0 nats; got samples={samples}, free_bits={free_bits}"
+                f"samples is at least 1 and whole, free_bits at least 0 nats; got samples={samples}, "
+                f"free_bits={free_bits}"
             )
         self.beta = as_schedule(beta, "beta")
         self.bound, self.samples, self.rate, self.free_bits = bound, samples, rate, free_bits
@@ -111,10 +112,10 @@ class Objective(nn.Module):
                 "the likelihood has no optimum. Wrong: Gaussian(shape, learn=...) with beta=0; right: Gaussian(shape, "
                 "sigma=1.0) with a fixed sigma, or beta > 0"
             )
-        if model.prior is None and (self.rate == "sampled" or self.beta(None)):
+        if model.prior is None and (self.rate == "sampled" or self.beta(None) or self.free_bits or self.capacity):
             raise TypeError(
-                "a deterministic code has no density, so no rate to weigh or sample. Use beta=0 and the closed rate "
-                "(recipe autoencoder), or a posterior with a density (recipes vae, iwae)"
+                "a deterministic code has no density, so no rate to weigh or sample. Use beta=0 and the closed "
+                "rate (recipe autoencoder), or a posterior with a density (recipes vae, iwae)"
             )
 
     def forward(self, model: Autoencoder, batch: Batch) -> Terms:
@@ -127,13 +128,14 @@ class Objective(nn.Module):
             distortion, rate = -log_prob(px, target, seen), code.rate  # (S,) each
         distortion, rate, penalty = (t.unflatten(0, (self.samples, -1)) for t in (distortion, rate, code.penalty))
         beta = self.beta(batch.step)
-        value = self.bound(distortion, rate, 0.0 if self.capacity else beta) - penalty.mean(0)  # (B,)
+        value = self.bound(distortion, rate, 1.0 if self.capacity else beta) - penalty.mean(0)  # (B,)
         loss = -value.mean()  # the one mean over the batch; two of its neighbours belong to it:
         if self.free_bits:
             # max(r, free) = r + relu(free - r), so the same line serves every bound
             loss = loss + beta * torch.relu(self.free_bits - code.rates.mean(0)).sum()
-        if self.capacity:
-            loss = loss + beta * (code.rate.mean() - self.capacity(batch.step)).abs()
+        if self.capacity:  # the bound's own rate gives way to its distance from the capacity
+            mean = rate.mean()
+            loss = loss - mean + beta * (mean - self.capacity(batch.step)).abs()
         return Terms(
             loss,
             self.bound(distortion.detach(), rate.detach(), 1.0),

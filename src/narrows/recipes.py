@@ -28,6 +28,7 @@ from narrows.objectives import iwae as importance_weighted
 from narrows.posteriors import Deterministic
 from narrows.posteriors import Gaussian as GaussianPosterior
 from narrows.priors import StandardNormal
+from narrows.schedules import Schedule
 from narrows.spec import describe, misspelt, restore
 
 __all__ = ["arguments", "autoencoder", "beta_vae", "build", "defaults", "iwae", "names", "vae"]
@@ -72,6 +73,8 @@ def _recipe(make: Callable[..., Parts]) -> Callable[..., Parts]:
 
 
 def _join(shape: Shape, posterior: nn.Module, p: Likelihood, network: MakesNetwork, context: int) -> Autoencoder:
+    if context < 0:
+        raise ValueError(f"context is a number of features, 0 for none; got {context}")
     features, latent = int(posterior.features), int(posterior.latent)  # type: ignore[arg-type]
     return Autoencoder(network(shape, (features,), context), posterior, network((latent,), p.wants, context), p)
 
@@ -83,11 +86,12 @@ def autoencoder(
     likelihood: MakesLikelihood = Gaussian,
     network: MakesNetwork = Mlp,
     context: int = 0,
+    beta: float | Schedule = 0.0,
     **objective: Any,
 ) -> Parts:
     """Autoencoder: distortion alone, beta = 0 (Hinton & Salakhutdinov 2006, doi:10.1126/science.1127647)."""
     model = _join(shape, Deterministic(latent), likelihood(shape), network, context)
-    return model, Objective(**{"beta": 0.0, **objective})
+    return model, Objective(beta, **objective)
 
 
 @_recipe
@@ -111,11 +115,12 @@ def beta_vae(
     likelihood: MakesLikelihood = Bernoulli,
     network: MakesNetwork = Mlp,
     context: int = 0,
+    beta: float | Schedule = 4.0,
     **objective: Any,
 ) -> Parts:
     """beta-VAE: distortion + beta * rate, beta = 4 (Higgins et al. 2017, ICLR, equation 4)."""
     model = _join(shape, GaussianPosterior(StandardNormal(latent)), likelihood(shape), network, context)
-    return model, Objective(**{"beta": 4.0, **objective})
+    return model, Objective(beta, **objective)
 
 
 @_recipe
@@ -125,11 +130,13 @@ def iwae(
     likelihood: MakesLikelihood = Bernoulli,
     network: MakesNetwork = Mlp,
     context: int = 0,
+    samples: int = 5,
+    rate: str = "sampled",
     **objective: Any,
 ) -> Parts:
     """Importance-weighted autoencoder: the bound of 5 draws together (Burda et al. 2015, arXiv:1509.00519)."""
     model = _join(shape, GaussianPosterior(StandardNormal(latent)), likelihood(shape), network, context)
-    return model, Objective(**{"bound": importance_weighted, "rate": "sampled", "samples": 5, **objective})
+    return model, Objective(bound=importance_weighted, samples=samples, rate=rate, **objective)
 
 
 def names() -> dict[str, str]:

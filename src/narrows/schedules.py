@@ -6,6 +6,7 @@ number: `Objective(free_bits=...)`.
 """
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
 import torch
@@ -59,6 +60,7 @@ class WarmUp:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"a warm-up takes at least 1 step; got steps={self.steps}")
+        _positive("a warm-up goes from a weight to a weight, which", self.start, self.final)
 
     def __call__(self, step: Step) -> Tensor | float:
         if step is None:
@@ -89,6 +91,7 @@ class Cyclical:
                 f"a cyclical schedule needs steps >= cycles >= 1 and 0 < ratio <= 1; got steps={self.steps}, "
                 f"cycles={self.cycles}, ratio={self.ratio}"
             )
+        _positive("a cyclical schedule rises to a weight, which", self.final)
 
     def __call__(self, step: Step) -> Tensor | float:
         if step is None:
@@ -101,9 +104,16 @@ class Cyclical:
 
 
 def as_schedule(value: float | Schedule, name: str) -> Schedule:
-    """A number is a constant; raises ValueError for a negative one."""
-    if not isinstance(value, (int, float)):
+    """A number is a constant; raises ValueError for a negative one, TypeError for what is neither."""
+    if callable(value) and hasattr(value, "steps"):
         return value
-    if not value >= 0:
-        raise ValueError(f"{name} is a weight and cannot be negative; got {value}")
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} is a number or a schedule such as WarmUp(2000); got {value!r}")
+    _positive(f"{name} is a weight and", float(value))
     return Constant(float(value))
+
+
+def _positive(what: str, *values: float) -> None:
+    for value in values:
+        if not value >= 0:
+            raise ValueError(f"{what} cannot be negative; got {value}")

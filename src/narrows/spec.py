@@ -9,6 +9,7 @@ import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from functools import partial
+from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +39,8 @@ def describe(argument: str, value: Any) -> Any:
     """The JSON form of one argument. Raises TypeError for a part that is not the library's own."""
     if isinstance(value, (type(None), bool, int, float, str)):
         return value
+    if isinstance(value, (Integral, Real)):  # numpy's
+        return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, (tuple, list)):
         return [describe(argument, v) for v in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -64,8 +67,9 @@ def restore(argument: str, value: Any) -> Any:
     if isinstance(value, str):
         value = {value: {}}
     (name, arguments), *others = value.items()
-    if name not in module.__all__ or others:
-        raise ValueError(misspelt(argument, name, module.__all__))
+    known = [n for n in module.__all__ if isinstance(getattr(module, n), type) or module is objectives]
+    if name not in known or others:
+        raise ValueError(misspelt(argument, name, known))
     part = getattr(module, name)
     arguments = {k: restore(k, v) for k, v in arguments.items()}
     try:

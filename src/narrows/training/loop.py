@@ -108,8 +108,7 @@ def fit(
     held = None if valid is None else as_rows(valid)
     objective.check(model)
     _check_shape(model, rows)
-    with world(device) as here, torch.random.fork_rng():
-        draws.reseed(training.seed, 2, 0)
+    with world(device) as here, draws.seeded(training.seed, 2, 0):
         kept = Path(folder) if folder is not None and here.rank == 0 else None
         for name, some in (("training", rows), ("held-out", held)):
             if some is not None:
@@ -300,14 +299,14 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _device(name: str) -> torch.device:
-    if name != "auto":
-        try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name == "auto" and torch.cuda.is_available():
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    elif name == "auto":
+        name = "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
 def _check_shape(model: Autoencoder, rows: Rows) -> None:
