@@ -36,8 +36,8 @@ class Code(NamedTuple):
 
     z: Tensor  # (S, D) what the decoder reads
     rates: Tensor  # (S, G) nats per unit; G = 1 where only the total is known
-    log_q: Tensor | None  # (S,) log q(z|x) of this very draw; None where q has no density
-    log_p: Tensor | None  # (S,) log p(z) of this very draw
+    log_q: Tensor | None  # (S,) log q(z|x) of this very draw; None where `q` scores it, or where there is no density
+    log_p: Tensor | None  # (S,) log p(z) of this very draw, likewise
     penalty: Tensor  # (S,) trains, but is not information
     index: Tensor | None = None  # type: ignore[assignment]  # (S, *grid) discrete codes
     q: Distribution | None = None  # over B rows (not S: the draws of a row share it)
@@ -47,6 +47,18 @@ class Code(NamedTuple):
     def rate(self) -> Tensor:
         """(S,) nats: KL(q(z|x) || p(z)) in closed form."""
         return self.rates.sum(-1)
+
+    def densities(self) -> tuple[Tensor, Tensor] | None:
+        """(log q(z|x), log p(z)) of every draw, (S,) nats each; None where the code has no density.
+
+        Scored when asked for: an objective in closed form never asks.
+        """
+        if self.log_q is not None and self.log_p is not None:
+            return self.log_q, self.log_p
+        if self.q is None or self.p is None:
+            return None
+        z = self.z.unflatten(0, (-1, *self.q.batch_shape))  # (K, B, D)
+        return self.q.log_prob(z).flatten(), self.p.log_prob(z).flatten()
 
 
 class Pass(NamedTuple):

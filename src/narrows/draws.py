@@ -6,7 +6,7 @@ stands here decides how they are seeded and which rows of a draw are kept.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -16,12 +16,13 @@ from torch import Tensor
 __all__ = ["common", "mix", "normal", "part", "reseed", "seeded", "uniform"]
 
 
-class _Share(NamedTuple):
+class _Part(NamedTuple):
     start: int
-    total: int  # 0: one draw for all rows
+    total: int
 
 
-_share: ContextVar[_Share | None] = ContextVar("share", default=None)
+_part: _Part | None = None  # of this process, which trains one model at a time
+_common: ContextVar[bool] = ContextVar("common", default=False)  # of this thread: servers evaluate in several
 
 
 def mix(seed: int, *path: int) -> int:
@@ -64,22 +65,24 @@ def seeded(seed: int, *path: int) -> Iterator[None]:
 
 
 @contextmanager
-def _sharing(share: _Share) -> Iterator[None]:
-    token = _share.set(share)
+def part(start: int, total: int) -> Iterator[None]:
+    """The rows at hand are rows `start, start + 1, ...` of a batch of `total` shared among processes."""
+    global _part
+    _part = _Part(start, total)
     try:
         yield
     finally:
-        _share.reset(token)
+        _part = None
 
 
-def part(start: int, total: int) -> AbstractContextManager[None]:
-    """The rows at hand are rows `start, start + 1, ...` of a batch of `total` shared among processes."""
-    return _sharing(_Share(start, total))
-
-
-def common() -> AbstractContextManager[None]:
+@contextmanager
+def common() -> Iterator[None]:
     """Every row gets the same draw, so that a row scores alike whatever stands beside it."""
-    return _sharing(_Share(0, 0))
+    token = _common.set(True)
+    try:
+        yield
+    finally:
+        _common.reset(token)
 
 
 def normal(samples: int, like: Tensor) -> Tensor:
@@ -94,8 +97,9 @@ def uniform(samples: int, like: Tensor) -> Tensor:
 
 def _draw(sampler: Callable[..., Tensor], samples: int, like: Tensor) -> Tensor:
     rows, rest = like.shape[0], like.shape[1:]
-    share = _share.get()
-    if share is None:
-        return sampler(samples, rows, *rest, device=like.device, dtype=like.dtype)
-    drawn = sampler(samples, share.total or 1, *rest, device=like.device, dtype=like.dtype)
-    return drawn[:, share.start : share.start + rows] if share.total else drawn.expand(samples, rows, *rest)
+    # a compiler cannot read a context variable, and nothing that is compiled draws in common
+    if not torch.compiler.is_compiling() and _common.get():
+        return sampler(samples, 1, *rest, device=like.device, dtype=like.dtype).expand(samples, rows, *rest)
+    total = rows if _part is None else _part.total
+    drawn = sampler(samples, total, *rest, device=like.device, dtype=like.dtype)
+    return drawn if _part is None else drawn[:, _part.start : _part.start + rows]

@@ -204,7 +204,7 @@ def active_units(model: Autoencoder, data: Rows | Tensor) -> ActiveUnits:
         code = model.encode(batch.x, batch.context)
         means.append(code.z.double().cpu())
         rates.append(code.rates.double().cpu())
-        density = code.log_q is not None
+        density = code.densities() is not None
     variance = torch.cat(means).var(0, correction=0)
     rate = torch.cat(rates).mean(0) if density and rates[0].shape[-1] == model.latent else None
     return ActiveUnits(variance > 0.01, None if rate is None else rate > 0.01, variance, rate)

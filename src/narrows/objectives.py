@@ -24,7 +24,12 @@ Bound = Callable[[Tensor, Tensor, Tensor | float], Tensor]
 
 def elbo(distortion: Tensor, rate: Tensor, beta: Tensor | float = 1.0) -> Tensor:
     """Evidence lower bound (K, B) -> (B,) nats, averaged over K draws (Kingma & Welling 2013, equations 7 and 8)."""
-    return -(distortion + beta * rate).mean(0)
+    return -_average(distortion + beta * rate)
+
+
+def _average(t: Tensor) -> Tensor:
+    """Mean over the draws, (K, B) -> (B,)."""
+    return t[0] if len(t) == 1 else t.mean(0)
 
 
 def iwae(distortion: Tensor, rate: Tensor, beta: Tensor | float = 1.0) -> Tensor:
@@ -38,13 +43,14 @@ def log_weights(px: Distribution, code: Code, x: Tensor, seen: Tensor | None = N
 
     Raises: TypeError where the code has no density.
     """
-    if code.log_q is None or code.log_p is None:
+    scored = code.densities()
+    if scored is None:
         raise TypeError(
             "importance weights and sampled rates need the density q(z|x), and a deterministic code has none. "
             "Use recipe vae or iwae, or a posterior such as Gaussian(StandardNormal(latent))"
         )
-    samples = len(code.log_q) // len(x)
-    return -log_prob(px, _repeat(x, samples), _repeat(seen, samples)), code.log_q - code.log_p
+    samples = len(code.z) // len(x)
+    return -log_prob(px, _repeat(x, samples), _repeat(seen, samples)), scored[0] - scored[1]
 
 
 def _repeat(t: T, samples: int) -> T:
@@ -128,19 +134,16 @@ class Objective(nn.Module):
             distortion, rate = -log_prob(px, target, seen), code.rate  # (S,) each
         distortion, rate, penalty = (t.unflatten(0, (self.samples, -1)) for t in (distortion, rate, code.penalty))
         beta = self.beta(batch.step)
-        value = self.bound(distortion, rate, 1.0 if self.capacity else beta) - penalty.mean(0)  # (B,)
-        loss = -value.mean()  # the one mean over the batch; two of its neighbours belong to it:
+        weight = 1.0 if self.capacity else beta
+        value, penalty = self.bound(distortion, rate, weight), _average(penalty)  # (B,) each
+        loss = (penalty - value).mean()  # the one mean over the batch; two of its neighbours belong to it:
         if self.free_bits:
             # max(r, free) = r + relu(free - r), so the same line serves every bound
             loss = loss + beta * torch.relu(self.free_bits - code.rates.mean(0)).sum()
         if self.capacity:  # the bound's own rate gives way to its distance from the capacity
             mean = rate.mean()
             loss = loss - mean + beta * (mean - self.capacity(batch.step)).abs()
-        return Terms(
-            loss,
-            self.bound(distortion.detach(), rate.detach(), 1.0),
-            distortion.mean(0),
-            rate.mean(0),
-            penalty.mean(0),
-            loss.new_zeros(()),
-        )
+        if not (isinstance(weight, float) and weight == 1.0):  # what is claimed stands at beta = 1
+            value = self.bound(distortion.detach(), rate.detach(), 1.0)
+        terms = (value.detach(), _average(distortion), _average(rate), penalty)
+        return Terms(loss, *terms, discrepancy=loss.new_zeros(()))

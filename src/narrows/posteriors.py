@@ -5,7 +5,6 @@ A posterior is a module called as `posterior(h, context, samples=1, draw=True) -
 use. The encoder runs once whatever `samples` is.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 from torch.nn.functional import softplus
@@ -50,7 +49,7 @@ class Gaussian(nn.Module):
 
     h holds mu, then s with sigma = softplus(s), which neither overflows nor vanishes as exp(s) does.
 
-    Shapes: h (B, 2 latent) -> z (S, latent), rates (S, latent) nats, log_q, log_p (S,).
+    Shapes: h (B, 2 latent) -> z (S, latent), rates (S, latent) nats; q and p score the draws.
     Reference: Auto-Encoding Variational Bayes (Kingma & Welling, 2013), arXiv:1312.6114, equations 9 and 10.
 
     Example:
@@ -71,6 +70,6 @@ class Gaussian(nn.Module):
         q = Independent(Normal(mean, sigma, validate_args=False), 1, validate_args=False)
         p = self.prior(context)
         z = mean + sigma * draws.normal(samples, mean) if draw else mean.expand(samples, *mean.shape)
-        log_q, log_p = q.log_prob(z).flatten(), p.log_prob(z).flatten()  # (S,)
-        rates = kl(q, p).repeat(samples, 1)  # (S, latent)
-        return Code(z.flatten(0, 1), rates, log_q, log_p, torch.zeros_like(log_q), q=q, p=p)
+        rates = kl(q, p)  # (B, latent)
+        z, rates = z.flatten(0, 1), rates if samples == 1 else rates.repeat(samples, 1)  # (S, latent) each
+        return Code(z, rates, None, None, z.new_zeros(len(z)), q=q, p=p)
