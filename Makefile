@@ -12,7 +12,7 @@ demo: .venv/.installed
 	$(BIN)/narrows fit digits --recipe vae --latent 8 --seed 0 --folder runs/demo
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check

@@ -44,7 +44,7 @@ def test_fit_prints_what_was_chosen_and_ends_with_what_to_do_next(tmp_path, caps
     assert "step 12, epoch 1: train" in told.err
     last = told.out.splitlines()
     assert last[-5].startswith(f"Report: {tmp_path / 'a' / 'report.html'}")
-    assert [line.split()[1] for line in last[-3:]] == ["sample", "reconstruct", "evaluate"]
+    assert [line.split()[1] for line in last[-3:]] == ["sample", "reconstruct", "project"]
     assert nr.load(tmp_path / "a").model.latent == 21  # 90 % of the variance
 
 

@@ -51,9 +51,7 @@ def distortion(x, logits):  # (B,) nats, -log p(x|z): log p(1) = l - log(1 + e^l
     return (softplus(logits) - x * logits).sum(1)
 
 
-def rate(
-    mu, sigma
-):  # (B,) nats, KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1) / 2 - log sigma, summed over the code
+def rate(mu, sigma):  # (B,) nats, KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1) / 2 - log sigma, of each unit
     return ((mu**2 + sigma**2 - 1) / 2 - torch.log(sigma)).sum(1)
 
 

@@ -61,7 +61,7 @@ class Likelihood(nn.Module):
                 f"{type(self).__name__} over {self.shape} wants {self.wants} numbers a row from the decoder; "
                 f"it gave {tuple(parameters.shape[1:])}"
             )
-        base = self.values(parameters.reshape(len(parameters), *self.wants))
+        base = self.values(parameters.reshape(-1, *self.wants))
         return Independent(base, len(self.shape), validate_args=False)
 
     def values(self, parameters: Tensor) -> Distribution:

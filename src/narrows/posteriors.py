@@ -36,7 +36,7 @@ class Deterministic(nn.Module):
 
     def forward(self, h: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = True) -> Code:
         z = h.flatten(1).repeat(samples, 1)
-        return Code(z, z.new_zeros(len(z), 1), None, None, z.new_zeros(len(z)))
+        return Code(z, z.new_zeros(z.shape[0], 1), None, None, z.new_zeros(z.shape[0]))
 
     def extra_repr(self) -> str:
         return f"latent={self.latent}"
@@ -72,4 +72,4 @@ class Gaussian(nn.Module):
         z = mean + sigma * draws.normal(samples, mean) if draw else mean.expand(samples, *mean.shape)
         rates = kl(q, p)  # (B, latent)
         z, rates = z.flatten(0, 1), rates if samples == 1 else rates.repeat(samples, 1)  # (S, latent) each
-        return Code(z, rates, None, None, z.new_zeros(len(z)), q=q, p=p)
+        return Code(z, rates, None, None, z.new_zeros(z.shape[0]), q=q, p=p)

@@ -69,10 +69,10 @@ def fit(
     for alarm in run.alarms:
         typer.echo(f"note: {alarm}")
     typer.echo(f"Report: {report}\nNext:")
-    verbs = ["sample", "reconstruct", "evaluate"] if run.model.prior is not None else ["reconstruct", "evaluate"]
-    for verb in verbs:
-        extra = " DATA" if verb == "reconstruct" else ""
-        typer.echo(f"  narrows {verb} {run.folder}{extra}")
+    source = shlex.quote(run.config["data"]["source"])
+    first = "sample" if run.model.prior is not None else "traverse"
+    for words in (f"{first} {run.folder}", f"reconstruct {run.folder} {source}", f"project {run.folder}"):
+        typer.echo(f"  narrows {words}")
 
 
 @app.command()
