@@ -1,9 +1,11 @@
 # make demo: train, judge and report on real handwritten digits.    make test: the whole suite.    make check: what CI runs.
 PYTHON ?= python3
 BIN := .venv/bin
-# packages may also lie in a local folder that pip has been told of; uv is told the same
-FIND_LINKS = UV_FIND_LINKS="$$($(BIN)/pip config get global.find-links 2>/dev/null)"
-INSTALL = $(FIND_LINKS) $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
+# uv is quick; where it cannot install, pip does. What pip was told of certificates and local packages, uv is told too
+export UV_SYSTEM_CERTS := 1
+export UV_FIND_LINKS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+install = $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(1) \
+	|| $(BIN)/python -m pip install --quiet -c constraints.txt $(1)
 
 .PHONY: demo test check clean
 
@@ -28,10 +30,10 @@ clean:
 
 # torch comes first and through the constraints: left to a resolver, the newest build with its CUDA packages would come
 .venv/.installed: pyproject.toml constraints.txt | .venv/bin/uv
-	$(INSTALL) torch
-	$(INSTALL) -e .
+	$(call install,torch)
+	$(call install,-e .)
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(INSTALL) -e '.[dev]'
+	$(call install,-e '.[dev]')
 	touch $@
