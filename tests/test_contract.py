@@ -351,7 +351,7 @@ def test_a_deterministic_code_has_no_rate_to_weigh(settings: dict[str, Any]) -> 
         make("autoencoder", **settings)
 
 
-@pytest.mark.parametrize("settings", [{"rate": "sampled"}, {"rate": "sampled", "bound": iwae}], ids=str)
+@pytest.mark.parametrize("settings", [{"rate": "sampled"}, {"rate": "sampled", "bound": iwae}], ids=["sampled", "iwae"])
 def test_importance_weights_of_a_deterministic_code_are_refused(settings: dict[str, Any]) -> None:
     """The message says which recipe or part to take instead."""
     model, _ = make("autoencoder")
