@@ -1,7 +1,8 @@
 """Do two processes give what one gives, and how much faster?
 
 Trains the same VAE on random images in one process with one thread, and in two under torchrun with one thread each,
-alternating; compares the weights after 20 steps (float64: rounding apart, the sums are the same; float32: Adam divides
+alternating: a perceptron (many weights to exchange for little arithmetic) and convolutions (the other way round). The
+weights after 20 steps (float64: rounding apart, the sums are the same; float32: Adam divides
 by the root of squared gradients, so a gradient that is nearly 0 shows its rounding in full) and the rows per second.
 
     python benchmarks/processes.py                 # both; writes benchmarks/results/processes.json
@@ -20,9 +21,10 @@ from pathlib import Path
 _TRAIN = """
 import sys, torch, narrows as nr
 out, dtype, epochs, rows, batch = sys.argv[1], getattr(torch, sys.argv[2]), *map(int, sys.argv[3:6])
+network = getattr(nr.networks, sys.argv[6])
 torch.set_num_threads(1)
-x = torch.rand(rows, 784, generator=torch.Generator().manual_seed(0)).round().to(dtype)
-model, objective = nr.recipes.vae((784,), latent=16)
+x = torch.rand(rows, 1, 28, 28, generator=torch.Generator().manual_seed(0)).round().to(dtype)
+model, objective = nr.recipes.vae((1, 28, 28), latent=16, network=network)
 run = nr.fit(model.to(dtype), objective, x, training=nr.Training(epochs=epochs, batch=batch, check=20), quiet=True)
 import os
 if int(os.environ.get("RANK", "0")) == 0:
@@ -30,14 +32,14 @@ if int(os.environ.get("RANK", "0")) == 0:
 """
 
 
-def train(out: Path, processes: int, dtype: str, epochs: int, rows: int, batch: int) -> None:
-    """Trains in new processes with one thread each and leaves the weights at `out`."""
+def train(out: Path, processes: int, dtype: str, sizes: tuple[int, int, int], network: str = "Mlp") -> None:
+    """Trains in new processes with one thread each; sizes are epochs, rows, rows a batch. Weights come to `out`."""
     launcher = [sys.executable]
     script = out.with_suffix(".py")
     script.write_text(_TRAIN)
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    words = [*launcher, str(script), str(out), dtype, str(epochs), str(rows), str(batch)]
+    words = [*launcher, str(script), str(out), dtype, *map(str, sizes), network]
     done = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
@@ -48,12 +50,12 @@ def difference(folder: Path, dtype: str) -> float:
     from narrows.store import read_tensors
 
     for processes in (1, 2):
-        train(folder / f"{processes}.safetensors", processes, dtype, epochs=4, rows=4 * 64 + 33, batch=64)
+        train(folder / f"{processes}.safetensors", processes, dtype, (4, 4 * 64 + 33, 64))
     one, two = (read_tensors(folder / f"{n}.safetensors")[0] for n in (1, 2))
     return max(float((one[name] - two[name]).abs().max()) for name in one)
 
 
-def speeds(folder: Path, rounds: int) -> dict[int, list[float]]:
+def speeds(folder: Path, rounds: int, network: str, sizes: tuple[int, int, int]) -> dict[int, list[float]]:
     """Rows per second at the last check, alternating."""
     from narrows.store import read_tensors
 
@@ -61,7 +63,7 @@ def speeds(folder: Path, rounds: int) -> dict[int, list[float]]:
     for _ in range(rounds):
         for processes in found:
             out = folder / f"speed-{processes}.safetensors"
-            train(out, processes, "float32", epochs=6, rows=40_960, batch=1024)
+            train(out, processes, "float32", sizes, network)
             found[processes].append(read_tensors(out)[1]["speed"])
     return found
 
@@ -77,11 +79,12 @@ def main() -> None:
         print(f"largest difference of a weight after 20 steps: float64 {result['float64 after 20 steps']:.2g}")
         if not arguments.steps_only:
             result["float32 after 20 steps"] = difference(folder, "float32")
-            found = speeds(folder, arguments.rounds)
-            medians = {n: statistics.median(v) for n, v in found.items()}
-            result |= {"rows per second": found, "ratio": medians[2] / medians[1]}
             print(f"float32 {result['float32 after 20 steps']:.2g}")
-            print(f"rows/s: one process {medians[1]:,.0f}, two {medians[2]:,.0f}, ratio {result['ratio']:.2f}")
+            for network, sizes in (("Mlp", (6, 40_960, 2048)), ("Conv", (5, 5_120, 256))):
+                found = speeds(folder, arguments.rounds, network, sizes)
+                one, two = (statistics.median(found[n]) for n in (1, 2))
+                result[network] = {"rows per second": found, "ratio": two / one}
+                print(f"{network}, rows/s: one process {one:,.0f}, two {two:,.0f}, ratio {two / one:.2f}")
             target = Path(__file__).parent / "results" / "processes.json"
             target.parent.mkdir(exist_ok=True)
             target.write_text(json.dumps(result, indent=1) + "\n")

@@ -201,3 +201,22 @@ def test_terms_detach():
     assert isinstance(terms.detach(), Terms)
     assert not terms.detach().loss.requires_grad
     assert np.isfinite(float(terms.loss.detach()))
+
+
+def test_rows_that_are_binarised_anew_are_judged_alike_by_every_function():
+    grey = np.random.default_rng(0).integers(0, 256, (200, 8, 8)).astype(np.uint8)
+    data = nr.data.load(grey, binarise="dynamic")
+    model, _ = nr.recipes.vae(data.shape, latent=2)
+    first, again = (evaluate.inputs(model, data.test) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(evaluate.codes(model, data.test), evaluate.codes(model, first))
+    assert evaluate.evaluate(model, data, samples=5) == evaluate.evaluate(model, data, samples=5)
+
+
+def test_a_relaxed_bernoulli_is_compared_with_no_likelihood():
+    grey = np.random.default_rng(0).integers(0, 256, (200, 8, 8)).astype(np.uint8)
+    data = nr.data.load(grey, binarise="relaxed")
+    found = evaluate.evaluate(nr.recipes.vae(data.shape, latent=2, likelihood=data.likelihood)[0], data, samples=5)
+    assert list(found["parts"]["test"]["log_likelihood"]) == ["model"]
+    assert "likelihood" not in found["verdict"]
+    assert "bits_per_dimension" not in found["parts"]["test"]

@@ -6,6 +6,7 @@ the same number, and torch's generator is left as found.
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,7 @@ __all__ = [
     "codes",
     "distortion_rate",
     "evaluate",
+    "inputs",
     "log_likelihood",
     "reconstruct",
     "round_trip",
@@ -105,7 +107,17 @@ def _batches(model: Autoencoder, data: Rows | Tensor, size: int = 1024) -> Itera
     if tuple(rows.shape) != model.shape:
         raise ValueError(f"the model is for rows of shape {model.shape}; these have {tuple(rows.shape)}")
     model.eval()
-    return rows.to(_device(model)).batches(size)
+    rows = rows.to(_device(model))
+    for start in range(0, len(rows), size):
+        # rows that are binarised anew at every reading are read alike by every function here
+        with draws.seeded(0, 11, start) if rows.binarise == "dynamic" else nullcontext():
+            batch = rows.batch(torch.arange(start, min(start + size, len(rows)), device=rows.device))
+        yield batch
+
+
+def inputs(model: Autoencoder, data: Rows | Tensor) -> Tensor:
+    """The rows as the other functions see them, (n, *event) in model units, on the CPU."""
+    return torch.cat([batch.target.cpu() for batch in _batches(model, data)])
 
 
 def _log_weights(model: Autoencoder, batch: Batch, samples: int, piece: int) -> Iterator[Tensor]:
@@ -236,7 +248,7 @@ def evaluate(model: Autoencoder, data: Data, samples: int = 1000, rows: int = 10
     """
     density = model.prior is not None
     discrete = model.likelihood.discrete
-    fitted = _rows(data.train, 50_000).flatten(1)
+    fitted = inputs(model, data.train.take(torch.arange(min(len(data.train), 50_000)))).flatten(1)
     levels = getattr(model.likelihood, "levels", 2 if discrete else None)
     pca, columns = fit_pca(fitted, model.latent), fit_columns(fitted, levels)
     parts = {}
@@ -264,26 +276,21 @@ def evaluate(model: Autoencoder, data: Data, samples: int = 1000, rows: int = 10
     return result | {"verdict": verdict(judged, list(parts)[-1], model.latent, discrete)}
 
 
-def _rows(part: Rows, most: int) -> Tensor:
-    index = torch.arange(min(len(part), most))
-    return torch.cat([batch.target.cpu() for batch in part.take(index).batches(4096)])
-
-
 def _part(
     model: Autoencoder, part: Rows, baselines: tuple[Pca, Columns], samples: int, rows: int, seed: int
 ) -> dict[str, Any]:
-    part = part.take(torch.arange(min(len(part), 10_000)))
-    few = part.take(torch.arange(min(len(part), rows)))
-    with draws.seeded(seed, 7, 0):  # dynamic binarisation draws here once for all that follow
-        x = _rows(part, len(part)).flatten(1)
+    held = inputs(model, part.take(torch.arange(min(len(part), 10_000))))
+    part, few, x = as_rows(held), as_rows(held[:rows]), held.flatten(1)
     ours = reconstruct(model, part).flatten(1)
     errors = {"model": (ours - x).square().sum(1).double()}
     pca, columns = baselines
     errors["pca"] = (pca.reconstruct(x) - x).square().sum(1)
     errors["columns"] = (columns.reconstruct(x) - x).square().sum(1)
-    likelihoods = {"columns": columns.log_prob(x[: len(few)])}
-    if not model.likelihood.discrete:
-        likelihoods["pca"] = pca.log_prob(x[: len(few)])
+    likelihoods = {}
+    if not getattr(model.likelihood, "relaxed", False):  # which is no likelihood, so there is nothing to compare
+        likelihoods["columns"] = columns.log_prob(x[: len(few)])
+        if not model.likelihood.discrete:
+            likelihoods["pca"] = pca.log_prob(x[: len(few)])
     record: dict[str, Any] = {"rows": len(part), "bound_rows": len(few)}
     if samples:
         distortion, rate = distortion_rate(model, part, seed=seed)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from narrows import draws, pictures
 from narrows.data import Data, Rows
-from narrows.evaluate import active_units, codes, reconstruct
+from narrows.evaluate import active_units, codes, inputs, reconstruct
 from narrows.store import Run
 from narrows.tasks import project
 
@@ -34,7 +34,7 @@ def reconstructions(run: Run, worst: bool = False, count: int = 12) -> Pairs:
     """Rows and their reconstructions: chosen by a fixed seed, or those with the largest error."""
     few = judged(run.data)[0]
     few = few.take(torch.arange(min(len(few), 2000)))
-    x = torch.cat([batch.target.cpu() for batch in few.batches(1024)])
+    x = inputs(run.model, few)
     again = reconstruct(run.model, few)
     errors = (again - x).square().flatten(1).sum(1)
     with draws.seeded(0, 8, 0):
@@ -52,7 +52,7 @@ def samples(run: Run, count: int = 24) -> Pairs:
     with draws.seeded(0, 9, 0):
         made = run.model.sample(count).mean.cpu()
         few = train.take(torch.arange(min(len(train), 20_000)))
-        rows = torch.cat([batch.target.cpu() for batch in few.batches(4096)])
+        rows = inputs(run.model, few)
     near = torch.cdist(made.flatten(1), rows.flatten(1)).argmin(1)
     return Pairs(made, rows[near], [f"nearest: training row {int(i)}" for i in near])
 

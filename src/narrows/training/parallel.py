@@ -34,7 +34,10 @@ class World:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with its gradients averaged over processes."""
-        return module if self.size == 1 else DistributedDataParallel(module)
+        if self.size == 1:
+            return module
+        # buffers are the same everywhere from the start, and gradients need no copy of their own
+        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def agree(self, flag: bool) -> bool:
         """True on all where it is true on one."""
