@@ -150,7 +150,9 @@ def test_sub_folders_called_train_and_test_are_parts(tmp_path):
 
 def test_unequal_sizes_end_with_what_to_add(folder):
     Image.fromarray(PIXELS[0, :5]).save(folder / "small.png")
-    with pytest.raises(ValueError, match=r"differ in height x width: 12 of 6x8, 1 of 5x8\. .* add --size 5x8$"):
+    with pytest.raises(
+        ValueError, match=r"differ in height x width: 12 of 6x8, 1 of 5x8\. .* narrows fit \S+ --size 5x8$"
+    ):
         load(folder)
     data = load(folder, size="4x4")
     assert data.shape == (3, 4, 4)

@@ -1,6 +1,7 @@
 """A folder of images, decoded once into an array on disk."""
 
 import json
+import shlex
 import struct
 from collections import Counter
 from collections.abc import Callable
@@ -164,8 +165,8 @@ def _unequal(folder: Path, sizes: Counter[tuple[int, int]]) -> str:
     more = f" and {len(sizes) - 4} more sizes" if len(sizes) > 4 else ""
     height, width = min(h for h, _ in sizes), min(w for _, w in sizes)
     return (
-        f"the images of {folder} differ in height x width: {listed}{more}. To crop and resize them all, add "
-        f"--size {height}x{width}"
+        f"the images of {folder} differ in height x width: {listed}{more}. To crop and resize them all, "
+        f"size={f'{height}x{width}'!r} in Python, or: narrows fit {shlex.quote(str(folder))} --size {height}x{width}"
     )
 
 
