@@ -211,14 +211,13 @@ def reconstruct(model: Autoencoder, data: Rows | Tensor) -> Tensor:
 @torch.no_grad()
 def active_units(model: Autoencoder, data: Rows | Tensor) -> ActiveUnits:
     """Which units are active, by the variance of the posterior mean and by the rate."""
-    means, rates, density = [], [], True
+    means, rates = [], []
     for batch in _batches(model, data):
         code = model.encode(batch.x, batch.context)
         means.append(code.z.double().cpu())
         rates.append(code.rates.double().cpu())
-        density = code.densities() is not None
     variance = torch.cat(means).var(0, correction=0)
-    rate = torch.cat(rates).mean(0) if density and rates[0].shape[-1] == model.latent else None
+    rate = torch.cat(rates).mean(0) if model.prior is not None and rates[0].shape[-1] == model.latent else None
     return ActiveUnits(variance > 0.01, None if rate is None else rate > 0.01, variance, rate)
 
 
@@ -329,11 +328,11 @@ def verdict(part: dict[str, Any], name: str, latent: int, discrete: bool) -> str
     for what, (gain, error) in part["gain"].items():
         kind, baseline = what.split(" over ")
         if kind == "likelihood":
-            key, unit, sign = ("bits_per_dimension", " bits/dim", 1) if discrete else ("log_likelihood", " nats", 1)
+            key, unit = ("bits_per_dimension", " bits/dim") if discrete else ("log_likelihood", " nats")
             label = "likelihood"
         else:
-            key, unit, sign, label = "reconstruction", "", 1, "reconstruction error"
-        ours, theirs = (sign * part[key][who][0] for who in ("model", baseline))
+            key, unit, label = "reconstruction", "", "reconstruction error"
+        ours, theirs = (part[key][who][0] for who in ("model", baseline))
         text = f"{label} {ours:.4g} against {theirs:.4g}{unit} for {words[baseline]}"
         (won if gain > 2 * error else lost if gain < -2 * error else level).append(text)
     out = []

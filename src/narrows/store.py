@@ -1,12 +1,12 @@
 """The run folder: JSON and safetensors, never a pickle; every file atomic, the finished folder checksummed.
 
-config.json            how it was made: spec, training, data, versions, seed, command
+config.json            how it was made: spec, training, data, versions, alarms
 weights.safetensors    the best weights of model and objective
 metrics.jsonl          one line a check, appended as training goes
 evaluation.json        what `run.evaluate()` measured
 report.html            for people
 checkpoint/            what `resume` needs: latest.json names the newest state and its checksum
-SHA256SUMS             of all the above; `sha256sum -c` reads it
+SHA256SUMS             of all the above, and in its last line of itself
 """
 
 import hashlib
