@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import narrows as nr
+from narrows.training.adam import Adam
 from narrows.training.loop import Interrupted
 
 X = torch.rand(200, 6, generator=torch.Generator().manual_seed(0)).round()
@@ -142,6 +143,30 @@ def test_early_stopping_waits_for_two_thousand_steps_then_stops():
     training = nr.Training(epochs=5000, batch=160, check=50, lr=0.02, patience=3)
     run = train(None, training=training)
     assert 2000 <= run.config["steps"] < 5000
+
+
+def test_adam_is_torchs_to_the_last_bit():
+    """Twenty steps, of which some leave a parameter without a gradient."""
+    ours, theirs = (nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    pair = ((ours, Adam(ours.parameters(), 0.01)), (theirs, torch.optim.Adam(theirs.parameters(), 0.01, fused=True)))
+    x = torch.randn(20, 7, 5, generator=torch.Generator().manual_seed(0))
+    for step in range(20):
+        for model, optimiser in pair:
+            optimiser.zero_grad()
+            (model[0](x[step]).sum() if step % 3 else model(x[step]).square().sum()).backward()
+            optimiser.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_sums_of_an_interval_are_the_means_of_its_rows():
+    """One step an interval against one interval, with a last batch of another size."""
+    single, whole = (
+        train(None, training=SHORT.model_copy(update={"batch": 50, "epochs": 1, "check": n})) for n in (1, 4)
+    )
+    for name in ("bound", "distortion", "rate", "loss"):
+        means = [m["train"][name] for m in single.metrics]
+        assert whole.metrics[0]["train"][name] == pytest.approx((50 * sum(means[:3]) + 10 * means[3]) / 160, rel=1e-12)
 
 
 def test_minutes_are_a_cap():

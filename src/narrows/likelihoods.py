@@ -94,7 +94,7 @@ class Bernoulli(Likelihood):
         self.support = constraints.unit_interval if relaxed else constraints.boolean
 
     def values(self, parameters: Tensor) -> Distribution:
-        return BernoulliDistribution(logits=parameters[:, 0], validate_args=False)
+        return BernoulliDistribution(logits=parameters.squeeze(1), validate_args=False)
 
 
 class Gaussian(Likelihood):
@@ -137,7 +137,7 @@ class Gaussian(Likelihood):
         return sigma if self.learn is None else sigma.clamp_min(self.floor)
 
     def values(self, parameters: Tensor) -> Distribution:
-        mean = parameters[:, 0]
+        mean = parameters.squeeze(1)
         return Normal(mean, self.sigma.expand_as(mean), validate_args=False)
 
     def extra_repr(self) -> str:

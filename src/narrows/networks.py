@@ -39,9 +39,10 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = _join(x, context)  # (S, inputs + context)
-        for layer in self.layers[:-1]:
+        *hidden, last = self.layers
+        for layer in hidden:
             x = relu(layer(x), inplace=True)
-        return self.layers[-1](x).unflatten(1, self.outputs)
+        return last(x).view(-1, *self.outputs)
 
 
 def _halvings(height: int, width: int) -> list[tuple[int, int]]:

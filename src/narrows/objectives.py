@@ -29,7 +29,7 @@ def elbo(distortion: Tensor, rate: Tensor, beta: Tensor | float = 1.0) -> Tensor
 
 def _average(t: Tensor) -> Tensor:
     """Mean over the draws, (K, B) -> (B,)."""
-    return t[0] if len(t) == 1 else t.mean(0)
+    return t.squeeze(0) if len(t) == 1 else t.mean(0)
 
 
 def iwae(distortion: Tensor, rate: Tensor, beta: Tensor | float = 1.0) -> Tensor:
@@ -132,7 +132,7 @@ class Objective(nn.Module):
         else:
             target, seen = _repeat(batch.target, self.samples), _repeat(batch.seen, self.samples)
             distortion, rate = -log_prob(px, target, seen), code.rate  # (S,) each
-        distortion, rate, penalty = (t.unflatten(0, (self.samples, -1)) for t in (distortion, rate, code.penalty))
+        distortion, rate, penalty = (t.view(self.samples, -1) for t in (distortion, rate, code.penalty))
         beta = self.beta(batch.step)
         weight = 1.0 if self.capacity else beta
         value, penalty = self.bound(distortion, rate, weight), _average(penalty)  # (B,) each

@@ -5,6 +5,7 @@ A posterior is a module called as `posterior(h, context, samples=1, draw=True) -
 use. The encoder runs once whatever `samples` is.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 from torch.nn.functional import softplus
@@ -69,7 +70,8 @@ class Gaussian(nn.Module):
         sigma = softplus(s) + 1e-6
         q = Independent(Normal(mean, sigma, validate_args=False), 1, validate_args=False)
         p = self.prior(context)
-        z = mean + sigma * draws.normal(samples, mean) if draw else mean.expand(samples, *mean.shape)
         rates = kl(q, p)  # (B, latent)
-        z, rates = z.flatten(0, 1), rates if samples == 1 else rates.repeat(samples, 1)  # (S, latent) each
+        if samples > 1:
+            mean, sigma, rates = (t.repeat(samples, 1) for t in (mean, sigma, rates))  # (S, latent) each
+        z = torch.addcmul(mean, sigma, draws.normal(samples, q.mean).flatten(0, 1)) if draw else mean
         return Code(z, rates, None, None, z.new_zeros(z.shape[0]), q=q, p=p)

@@ -28,10 +28,12 @@ class StandardNormal(nn.Module):
             raise ValueError(f"a code needs at least one unit; got latent={latent}")
         self.latent = latent
         self.mean: Tensor
+        self.sigma: Tensor
         self.register_buffer("mean", torch.zeros(latent), persistent=False)
+        self.register_buffer("sigma", torch.ones(latent), persistent=False)
 
     def forward(self, context: Tensor | None = None) -> Distribution:
-        return Independent(Normal(self.mean, torch.ones_like(self.mean), validate_args=False), 1, validate_args=False)
+        return Independent(Normal(self.mean, self.sigma, validate_args=False), 1, validate_args=False)
 
     def extra_repr(self) -> str:
         return f"latent={self.latent}"

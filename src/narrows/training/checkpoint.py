@@ -9,13 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from narrows.store import read_tensors, write_json, write_tensors
 
-__all__ = ["latest", "load_optimiser", "optimiser_state", "save"]
+__all__ = ["latest", "save"]
 
 
 def save(folder: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -38,23 +36,3 @@ def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != named["sha256"]:
         raise ValueError(f"{path} is missing or has been changed since it was written; this run cannot be resumed")
     return read_tensors(path)
-
-
-def optimiser_state(optimiser: Optimizer) -> dict[str, Tensor]:
-    """Adam's tensors by parameter number."""
-    return {
-        f"optimiser.{number}.{name}": value
-        for number, state in optimiser.state_dict()["state"].items()
-        for name, value in state.items()
-    }
-
-
-def load_optimiser(optimiser: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Puts them back."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimiser."):
-            _, number, name = key.split(".", 2)
-            # torch.optim moves state to the device of its parameter; the step count stays where it was
-            state.setdefault(int(number), {})[name] = value.clone() if name != "step" else torch.as_tensor(value)
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

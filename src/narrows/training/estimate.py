@@ -7,6 +7,7 @@ import torch
 
 from narrows import draws, recipes
 from narrows.data import Data
+from narrows.training.adam import Adam
 from narrows.training.loop import cap
 from narrows.training.settings import Training
 
@@ -21,7 +22,7 @@ def estimate(data: Data, spec: dict[str, Any] | None, training: Training) -> str
     if spec is not None:
         with draws.seeded(0):
             model, objective = recipes.build(spec)
-            optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
+            optimiser = Adam(model.parameters(), lr=1e-4)
             steps = 6
             for step in range(steps):
                 if step == 2:  # the first ones allocate

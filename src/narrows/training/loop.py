@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from narrows.objectives import Objective
 from narrows.spec import arguments_of
 from narrows.store import Run
 from narrows.training import alarms, checkpoint
+from narrows.training.adam import Adam
 from narrows.training.parallel import World, world
 from narrows.training.progress import Progress
 from narrows.training.settings import Training
@@ -109,6 +110,8 @@ def fit(
     objective.check(model)
     _check_shape(model, rows)
     with world(device) as here, draws.seeded(training.seed, 2, 0):
+        if training.compile and here.size > 1:
+            raise ValueError("compile=True is for one process, and torchrun started several; leave one of them away")
         kept = Path(folder) if folder is not None and here.rank == 0 else None
         for name, some in (("training", rows), ("held-out", held)):
             if some is not None:
@@ -141,23 +144,40 @@ def _loop(
     model, objective, folder = run.model, run.objective, run.folder
     (now, tensors), device = restored, next(model.parameters()).device
     parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=training.lr, fused=device.type in ("cpu", "cuda"))
+    optimiser = Adam(parameters, training.lr)
     if tensors:
         model.load_state_dict(store.unprefixed("model", tensors))
         objective.load_state_dict(store.unprefixed("objective", tensors))
-        checkpoint.load_optimiser(optimiser, tensors)
+        optimiser.load(store.unprefixed("optimiser", tensors))
     run.metrics = store.read_metrics(folder / "metrics.jsonl", now.step) if folder else []
     if folder:
         store.write(folder / "metrics.jsonl", "".join(map(_line, run.metrics)).encode())
-    module: Callable[[Batch], Terms] = here.wrap(_Step(model, objective))
+    module = here.wrap(_Step(model, objective))
+
+    def differentiate(batch: Batch, weight: float) -> Terms:
+        """Leaves the gradient of the weighed loss on the parameters."""
+        terms: Terms = module(batch)
+        (terms.loss if here.size == 1 else terms.loss * weight).backward()
+        return terms.detach()
+
     if training.compile:
-        module = torch.compile(module, options={"fallback_random": True})
+        # forward and backward as one graph; another for the last batch, since sizes left open make slower code
+        options: dict[str, Any] = {
+            "fallback_random": True,
+            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
+        }
+        differentiate = torch.compile(differentiate, options=options, dynamic=False)
+    tracing = torch._dynamo.config.patch(trace_autograd_ops=True) if training.compile else nullcontext()
+    # glibc gives a freed block over 128 KiB back to the system at once, and each step would fault its memory in anew;
+    # freeing one of 31 MiB raises that bound to its size (mallopt(3), M_MMAP_THRESHOLD)
+    torch.empty(31 << 20, dtype=torch.uint8)
     total, size = cap(len(rows), training)
     epoch = -(-len(rows) // size)  # steps
     every = training.check or min(epoch * -(-100 // epoch), 2_000)
     started, saved = time.monotonic() - now.seconds, time.monotonic()
     timed = (now.step, time.monotonic())
-    log: list[Terms] = []
+    now.sums = now.sums.to(device, torch.float32 if device.type == "mps" else torch.float64)
+    losses = torch.zeros(every, device=device)  # of the steps since the last check
     stop = now.step >= max(FEWEST, objective.settled) and now.stale >= training.patience and held is not None
     order = _order(training.seed, now.step // epoch, len(rows), device)
 
@@ -165,11 +185,12 @@ def _loop(
         nonlocal saved
         now.seconds, saved = time.monotonic() - started, time.monotonic()
         if folder:
-            tensors = {**store.state_of(model, objective), **checkpoint.optimiser_state(optimiser)}
+            tensors = store.state_of(model, objective)
+            tensors |= {f"optimiser.{name}": t for name, t in optimiser.state().items()}
             tensors |= {f"best.{name}": t for name, t in now.best.items()}
             checkpoint.save(folder / "checkpoint", {**tensors, "sums": now.sums, "values": now.values}, now.about())
 
-    with _signals() as asked, Progress(total, quiet or here.rank > 0) as progress:
+    with _signals() as asked, Progress(total, quiet or here.rank > 0) as progress, tracing:
         for sentence in run.config["alarms"] if now.step == 0 else []:
             progress.say(f"note: {sentence}")
         while now.step < total and not stop:
@@ -180,15 +201,16 @@ def _loop(
             mine, place, weight = here.share(index)
             draws.reseed(training.seed, step)
             with nullcontext() if here.size == 1 else draws.part(place, len(index)):
-                terms = module(rows.batch(mine, torch.tensor(step, device=device)))
+                optimiser.zero_grad()
+                terms = differentiate(rows.batch(mine, torch.tensor(step, device=device)), weight)
             if training.decay == "cosine":
-                optimiser.param_groups[0]["lr"] = training.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-            optimiser.zero_grad(set_to_none=True)
-            (terms.loss if here.size == 1 else terms.loss * weight).backward()
+                optimiser.lr = training.lr * 0.5 * (1 + math.cos(math.pi * step / total))
             if training.clip:
                 clip_grad_norm_(parameters, training.clip)
             optimiser.step()
-            log.append(terms.detach())
+            losses[step % every] = terms.loss
+            if weight:
+                _add(now.sums, terms)
             now.step += 1
             progress.step(now.step)
             # ---- the rest looks, decides and keeps; nothing above waits for the device ----
@@ -197,11 +219,11 @@ def _loop(
                 stop = here.agree(bool(asked or late))
             due = now.step % every == 0 or now.step == total or (stop and not asked)
             if due or stop or time.monotonic() - saved >= training.save_every:
-                _sum(now, log, rows, training, folder)
+                _refuse_nan(now, losses, rows, training, folder)
             if due:
                 record = _check(run, now, training, held, here)
                 speed = (now.step - timed[0]) * size / max(time.monotonic() - timed[1], 1e-9)
-                record |= {"epoch": now.step / epoch, "lr": optimiser.param_groups[0]["lr"]}
+                record |= {"epoch": now.step / epoch, "lr": optimiser.lr}
                 record |= {"seconds": time.monotonic() - started, "rows_per_second": speed}
                 timed = (now.step, time.monotonic())
                 run.metrics.append(record)
@@ -235,25 +257,28 @@ def _order(seed: int, epoch: int, rows: int, device: torch.device) -> Tensor:
     return torch.randperm(rows, generator=generator).to(device)
 
 
-def _sum(now: _State, log: list[Terms], rows: Rows, training: Training, folder: Path | None) -> None:
-    """Moves the log of single steps into sums. Raises FloatingPointError at the first loss that is no number."""
-    if not log:
+@torch.no_grad()
+def _add(sums: Tensor, terms: Terms) -> None:
+    """Adds the rows of a step to the sums, in place.
+
+    Small tensors kept from every step would lie between the large ones that come and go, and the heap would grow by
+    megabytes a step.
+    """
+    vectors = terms.loss.expand_as(terms.bound), *(getattr(terms, name) for name in NAMES[1:])
+    sums += torch.stack([*vectors, torch.ones_like(terms.bound)]).sum(1, dtype=sums.dtype)
+
+
+def _refuse_nan(now: _State, losses: Tensor, rows: Rows, training: Training, folder: Path | None) -> None:
+    """Raises FloatingPointError where a loss since the last check is no number."""
+    if now.sums[0].isfinite():
         return
-    losses = torch.stack([terms.loss for terms in log])
-    finite = losses.isfinite()
-    if not finite.all():
-        step = now.step - len(log) + int((~finite).nonzero()[0])
-        saved = checkpoint.latest(folder / "checkpoint") if folder else None
-        _, size = cap(len(rows), training)
-        epoch, place = divmod(step, -(-len(rows) // size))
-        order = _order(training.seed, epoch, len(rows), losses.device)
-        raise alarms.not_finite(
-            step, rows, order[place * size : (place + 1) * size], saved[1]["step"] if saved else None
-        )
-    counts = torch.tensor([len(terms.bound) for terms in log], dtype=torch.float64)
-    vectors = [torch.cat([getattr(terms, name) for terms in log]).double().sum().cpu() for name in NAMES[1:]]
-    now.sums += torch.stack([losses.double().cpu() @ counts, *vectors, counts.sum()])
-    log.clear()
+    since = (now.step - 1) // len(losses) * len(losses)
+    step = since + int((~losses[: now.step - since].isfinite()).nonzero()[0])
+    saved = checkpoint.latest(folder / "checkpoint") if folder else None
+    _, size = cap(len(rows), training)
+    epoch, place = divmod(step, -(-len(rows) // size))
+    order = _order(training.seed, epoch, len(rows), losses.device)
+    raise alarms.not_finite(step, rows, order[place * size : (place + 1) * size], saved[1]["step"] if saved else None)
 
 
 def _check(run: Run, now: _State, training: Training, held: Rows | None, here: World) -> dict[str, Any]:
