@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import narrows as nr
-from narrows import evaluate
+from narrows import defaults, evaluate
 from narrows.baselines import fit_columns, fit_pca
 from narrows.contract import Terms
 from narrows.likelihoods import DiscretisedLogistic, Gaussian
@@ -220,3 +220,29 @@ def test_a_relaxed_bernoulli_is_compared_with_no_likelihood():
     assert list(found["parts"]["test"]["log_likelihood"]) == ["model"]
     assert "likelihood" not in found["verdict"]
     assert "bits_per_dimension" not in found["parts"]["test"]
+
+
+def test_leading_eigenvectors_are_those_of_the_whole_decomposition():
+    """Lanczos iteration against LAPACK, wide and tall, and twice the same."""
+    x = torch.randn(1100, 1300, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 0.1, 1300)
+    for rows in (x, x.T.contiguous()):
+        few, again, all_ = fit_pca(rows, 8), fit_pca(rows, 8), fit_pca(rows, 500)
+        torch.testing.assert_close(few.variances, all_.variances[:8], rtol=1e-8, atol=0)
+        torch.testing.assert_close(few.axes @ few.axes.T, all_.axes[:, :8] @ all_.axes[:, :8].T, rtol=0, atol=1e-7)
+        assert torch.equal(few.axes, again.axes)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "draws_and_rows"),
+    [
+        (10, 50, (1000, 1000)),
+        (500, 500, (333, 1000)),
+        (1000, 1000, (250, 333)),
+        (1000, 5000, (166, 100)),
+        (1000, 50_000, (50, 100)),
+    ],
+)
+def test_costly_decoders_get_fewer_draws_and_rows(inputs, outputs, draws_and_rows):
+    """5e11 operations over three parts, where a row through this layer takes 2 x inputs x outputs of them."""
+    layer = torch.nn.Linear(inputs, outputs)
+    assert defaults.bound(lambda: layer(torch.zeros(1, inputs)), 3) == draws_and_rows

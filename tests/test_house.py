@@ -18,7 +18,18 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 # The staircase: a file, or all files of a folder, may import what stands before it. A newcomer finds its place here.
 STAIRS = [
-    *("contract", "draws", "networks", "divergences", "likelihoods", "priors", "schedules", "posteriors", "models"),
+    *(
+        "contract",
+        "draws",
+        "memory",
+        "networks",
+        "divergences",
+        "likelihoods",
+        "priors",
+        "schedules",
+        "posteriors",
+        "models",
+    ),
     *("objectives", "spec", "recipes"),  # the equation ends here
     *("baselines", "data", "defaults", "evaluate", "tasks", "store", "training", "pictures", "plots", "report"),
     *("export", "verify", "references", "estimators"),

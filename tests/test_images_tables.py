@@ -148,6 +148,13 @@ def test_sub_folders_called_train_and_test_are_parts(tmp_path):
     assert "the sub-folders test, train were taken as its own parts" in data.notes
 
 
+def test_size_suggested_for_large_images_is_one_a_first_look_can_afford(tmp_path):
+    for height, width in ((100, 300), (200, 200)):  # the smallest is 100 x 200
+        Image.new("RGB", (width, height)).save(tmp_path / f"{height}.png")
+    with pytest.raises(ValueError, match=r"--size 24x48$"):
+        load(tmp_path)
+
+
 def test_unequal_sizes_end_with_what_to_add(folder):
     Image.fromarray(PIXELS[0, :5]).save(folder / "small.png")
     with pytest.raises(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 import narrows as nr
+from narrows.training import estimate
 from narrows.training.adam import Adam
 from narrows.training.loop import Interrupted
 
@@ -167,6 +169,18 @@ def test_sums_of_an_interval_are_the_means_of_its_rows():
     for name in ("bound", "distortion", "rate", "loss"):
         means = [m["train"][name] for m in single.metrics]
         assert whole.metrics[0]["train"][name] == pytest.approx((50 * sum(means[:3]) + 10 * means[3]) / 160, rel=1e-12)
+
+
+def test_epochs_where_none_are_given_follow_from_the_work(monkeypatch):
+    """6-8-4, 2-8-6: forward, gradients of all weights, and of all inputs but the first."""
+    model, objective = nr.recipes.vae((6,), latent=2, network=partial(nr.networks.Mlp, hidden=(8,)))
+    forward = 2 * (6 * 8 + 8 * 4 + 2 * 8 + 8 * 6)
+    step = 50 * (3 * forward - 2 * 6 * 8)
+    rows = nr.data.Rows(X)
+    assert estimate.epochs(model, objective, rows, 50) == -(-30_000 // 4)
+    monkeypatch.setattr(estimate, "WORK", 10.5 * 4 * step)
+    assert estimate.epochs(model, objective, rows, 50) == 11
+    assert all(p.grad is None for p in model.parameters())
 
 
 def test_minutes_are_a_cap():

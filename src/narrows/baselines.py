@@ -44,15 +44,26 @@ def fit_pca(x: Tensor, k: int) -> Pca:
     mean = x.mean(0)
     centred = x - mean
     k = max(1, min(k, n - 1, d - 1))
-    if d <= n:
-        values, vectors = torch.linalg.eigh(centred.T @ centred / n)
-        axes = vectors.flip(1)[:, :k]
-    else:
-        values, vectors = torch.linalg.eigh(centred @ centred.T / n)
-        axes = torch.linalg.qr(centred.T @ vectors.flip(1)[:, :k]).Q
-    variances = values.flip(0)[:k].clamp_min(1e-12)
-    noise = max(float(values.sum() - variances.sum()) / (d - k), 1e-12)
+    gram = (centred.T @ centred if d <= n else centred @ centred.T) / n
+    values, vectors = _leading(gram, k)
+    axes = vectors if d <= n else torch.linalg.qr(centred.T @ vectors).Q
+    variances = values.clamp_min(1e-12)
+    noise = max(float(gram.trace() - variances.sum()) / (d - k), 1e-12)
     return Pca(mean, axes, variances, noise)
+
+
+def _leading(gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest eigenvalues, falling, and their vectors; by Lanczos iteration where few of many are asked for."""
+    if len(gram) < 1000 or k > len(gram) // 10:
+        values, vectors = torch.linalg.eigh(gram)
+        return values.flip(0)[:k], vectors.flip(1)[:, :k]
+    from scipy.sparse.linalg import eigsh
+
+    start = torch.ones(len(gram), dtype=gram.dtype)  # else it would be drawn, and every call would differ
+    found = eigsh(gram.numpy(), k, which="LA", v0=start.numpy(), tol=1e-10)
+    values, vectors = (torch.from_numpy(part.copy()) for part in found)
+    order = values.argsort(descending=True)
+    return values[order], vectors[:, order]
 
 
 class Columns(NamedTuple):

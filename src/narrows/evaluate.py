@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from narrows import draws
+from narrows import defaults, draws
 from narrows.baselines import Columns, Pca, fit_columns, fit_pca
 from narrows.contract import Batch
 from narrows.data import Data, Rows
 from narrows.data import rows as as_rows
 from narrows.likelihoods import log_prob
+from narrows.memory import keep_freed
 from narrows.models import Autoencoder
 from narrows.objectives import log_weights
 
@@ -107,6 +108,7 @@ def _batches(model: Autoencoder, data: Rows | Tensor, size: int = 1024) -> Itera
     if tuple(rows.shape) != model.shape:
         raise ValueError(f"the model is for rows of shape {model.shape}; these have {tuple(rows.shape)}")
     model.eval()
+    keep_freed()
     rows = rows.to(_device(model))
     for start in range(0, len(rows), size):
         # rows that are binarised anew at every reading are read alike by every function here
@@ -239,12 +241,18 @@ def round_trip(model: Autoencoder, data: Rows | Tensor, seed: int = 0) -> RoundT
 # ---- all of it on one data set, beside the baselines: what the report and `narrows evaluate` show ----
 
 
-def evaluate(model: Autoencoder, data: Data, samples: int = 1000, rows: int = 1000, seed: int = 0) -> dict[str, Any]:
+def evaluate(
+    model: Autoencoder, data: Data, samples: int | None = None, rows: int | None = None, seed: int = 0
+) -> dict[str, Any]:
     """Measures a model on train, valid and test beside PCA and independent columns, as a record for JSON.
 
     Bounds with K = `samples` are taken on at most `rows` rows of each part (the first), everything else on at most
-    10,000. A pair [mean, standard error] stands for each figure; nats per row, squared errors in model units.
+    10,000; where nothing is said, 1000 each, or what the size of the decoder allows (`defaults.bound`). A pair [mean,
+    standard error] stands for each figure; nats per row, squared errors in model units.
     """
+    one = next(_batches(model, data.train.take(torch.arange(1))))
+    affordable = defaults.bound(lambda: model(one.x, one.context), 3)
+    samples, rows = samples or affordable[0], rows or affordable[1]
     density = model.prior is not None
     discrete = model.likelihood.discrete
     fitted = inputs(model, data.train.take(torch.arange(min(len(data.train), 50_000)))).flatten(1)

@@ -258,9 +258,9 @@ class LogisticDistribution(Distribution):
     def mean(self) -> Tensor:
         # E[k] = sum over k >= 1 of P(value >= k); one level at a time, so that memory does not grow with the levels
         inverse = (-self.log_scale).exp()
-        total = torch.zeros_like(self.location)
+        scaled, total = self.location * inverse, torch.zeros_like(self.location)
         for k in range(1, self.levels):
-            total += torch.sigmoid((self.location - (k - 0.5) / (self.levels - 1)) * inverse)
+            total += torch.add(scaled, inverse, alpha=-(k - 0.5) / (self.levels - 1)).sigmoid_()
         return total / (self.levels - 1)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 (torch's own)

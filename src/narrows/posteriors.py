@@ -71,7 +71,9 @@ class Gaussian(nn.Module):
         q = Independent(Normal(mean, sigma, validate_args=False), 1, validate_args=False)
         p = self.prior(context)
         rates = kl(q, p)  # (B, latent)
-        if samples > 1:
-            mean, sigma, rates = (t.repeat(samples, 1) for t in (mean, sigma, rates))  # (S, latent) each
-        z = torch.addcmul(mean, sigma, draws.normal(samples, q.mean).flatten(0, 1)) if draw else mean
+        if draw:  # one draw is not broadcast: its gradient would be summed over an axis of one
+            z = torch.addcmul(mean, sigma, draws.normal(samples, mean).squeeze(0)).view(-1, self.latent)  # (S, latent)
+        else:
+            z = mean if samples == 1 else mean.repeat(samples, 1)
+        rates = rates if samples == 1 else rates.repeat(samples, 1)  # (S, latent)
         return Code(z, rates, None, None, z.new_zeros(z.shape[0]), q=q, p=p)

@@ -163,7 +163,7 @@ class Run:
             self._data = reload(self.config["data"])
         return self._data
 
-    def evaluate(self, samples: int = 1000) -> dict[str, Any]:
+    def evaluate(self, samples: int | None = None) -> dict[str, Any]:
         """Measures the run on its stored train, valid and test rows beside the baselines; kept in evaluation.json."""
         from narrows.evaluate import evaluate
 

@@ -115,6 +115,8 @@ def _plan(values: dict[str, Any]) -> _Plan:
     import narrows as nr
     from narrows import defaults, spec
     from narrows.training import Training
+    from narrows.training.estimate import epochs
+    from narrows.training.loop import torch_device
 
     if "data" not in values:
         raise ValueError("fit needs DATA: a file, a folder or a named set such as digits (narrows data lists them)")
@@ -134,6 +136,8 @@ def _plan(values: dict[str, Any]) -> _Plan:
         values["latent"] = _whole("latent", values["latent"])
     chosen = {name: spec.restore(name, value) for name, value in values.items()}
     model, objective = getattr(nr.recipes, recipe)(**defaults.arguments(data, recipe, chosen), seed=seed)
+    if training.epochs is None and training.minutes is None and torch_device(training.device).type == "cpu":
+        training.epochs = epochs(model, objective, data.train, training.batch)
     return _Plan(data, recipe, model, objective, training)
 
 

@@ -46,8 +46,10 @@ _NAMES = {"columns": "independent columns", "pca": "PCA"}
 @app.command()
 def evaluate(
     run: RunFolder,
-    samples: Annotated[int, typer.Option(help="K, draws a row of the importance-weighted bound")] = 1000,
-    rows: Annotated[int, typer.Option(help="rows of each part that the bound is taken on")] = 1000,
+    samples: Annotated[
+        int | None, typer.Option(help="K, draws a row of the bound  [default: up to 1000]", min=1)
+    ] = None,
+    rows: Annotated[int | None, typer.Option(help="rows of each part for it  [default: up to 1000]", min=1)] = None,
 ) -> None:
     """Measure RUN on its stored train, valid and test rows, beside the cheap alternatives."""
     import narrows as nr

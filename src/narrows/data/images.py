@@ -25,6 +25,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
 ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
 PARTS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
+LOOK = 48  # pixels of the longer side that is suggested for images of unequal size
 ORIENTATION = 0x0112  # EXIF; 5 to 8 exchange height and width
 
 
@@ -163,7 +164,10 @@ def _header(image: "Image.Image", decode: bool) -> tuple[str, tuple[int, int], b
 def _unequal(folder: Path, sizes: Counter[tuple[int, int]]) -> str:
     listed = ", ".join(f"{count} of {h}x{w}" for (h, w), count in sizes.most_common(4))
     more = f" and {len(sizes) - 4} more sizes" if len(sizes) > 4 else ""
+    # the smallest, on the scale that a first look can afford: the cost of a convolution grows with the pixels
     height, width = min(h for h, _ in sizes), min(w for _, w in sizes)
+    scale = min(1.0, LOOK / max(height, width))
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
     return (
         f"the images of {folder} differ in height x width: {listed}{more}. To crop and resize them all, "
         f"size={f'{height}x{width}'!r} in Python, or: narrows fit {shlex.quote(str(folder))} --size {height}x{width}"

@@ -21,6 +21,7 @@ from narrows import draws, store
 from narrows.contract import Batch, Terms
 from narrows.data import Data, Rows
 from narrows.data import rows as as_rows
+from narrows.memory import keep_freed
 from narrows.models import Autoencoder
 from narrows.objectives import Objective
 from narrows.spec import arguments_of
@@ -31,7 +32,7 @@ from narrows.training.parallel import World, world
 from narrows.training.progress import Progress
 from narrows.training.settings import Training
 
-__all__ = ["Interrupted", "cap", "fit"]
+__all__ = ["Interrupted", "cap", "fit", "torch_device"]
 
 STEPS = 30_000  # cap where neither epochs nor minutes are given
 FEWEST = 2_000  # steps before early stopping may end a run
@@ -101,7 +102,7 @@ def fit(
         FloatingPointError where the loss is no number; Interrupted (a KeyboardInterrupt) after Ctrl-C or SIGTERM.
     """
     training = training or Training()
-    device = _device(training.device)
+    device = torch_device(training.device)
     data = train if isinstance(train, Data) else None
     rows = train.train if isinstance(train, Data) else as_rows(train)
     if data is not None and valid is None and len(data.valid):
@@ -168,9 +169,7 @@ def _loop(
         }
         differentiate = torch.compile(differentiate, options=options, dynamic=False)
     tracing = torch._dynamo.config.patch(trace_autograd_ops=True) if training.compile else nullcontext()
-    # glibc gives a freed block over 128 KiB back to the system at once, and each step would fault its memory in anew;
-    # freeing one of 31 MiB raises that bound to its size (mallopt(3), M_MMAP_THRESHOLD)
-    torch.empty(31 << 20, dtype=torch.uint8)
+    keep_freed()
     total, size = cap(len(rows), training)
     epoch = -(-len(rows) // size)  # steps
     every = training.check or min(epoch * -(-100 // epoch), 2_000)
@@ -323,7 +322,8 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(record) + "\n"
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """The device of that name, or the fastest for auto. Raises ValueError where it cannot be used."""
     if name == "auto" and torch.cuda.is_available():
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     elif name == "auto":
