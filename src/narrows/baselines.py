@@ -39,12 +39,17 @@ class Pca(NamedTuple):
 
 def fit_pca(x: Tensor, k: int) -> Pca:
     """PCA of rows (n, d) by the eigenvectors of the smaller Gram matrix; k is cut to what the rows can span."""
-    x = x.double()
     n, d = x.shape
-    mean = x.mean(0)
-    centred = x - mean
+    mean = torch.cat([part.double().mean(0) for part in x.split(64, 1)])
     k = max(1, min(k, n - 1, d - 1))
-    gram = (centred.T @ centred if d <= n else centred @ centred.T) / n
+    if d <= n:  # a piece at a time: the rows are not copied to float64 as a whole
+        gram = torch.zeros(d, d, dtype=torch.float64)
+        for part in x.split(4096):
+            centred = part - mean
+            gram.addmm_(centred.T, centred, alpha=1 / n)
+    else:
+        centred = x - mean
+        gram = centred @ centred.T / n
     values, vectors = _leading(gram, k)
     axes = vectors if d <= n else torch.linalg.qr(centred.T @ vectors).Q
     variances = values.clamp_min(1e-12)
@@ -88,7 +93,12 @@ class Columns(NamedTuple):
 
 def fit_columns(x: Tensor, levels: int | None) -> Columns:
     """Independent columns of rows (n, d); with `levels`, values are k / (levels - 1) and counts start at one each."""
-    x = x.double()
+    fitted = [_columns(part.double(), levels) for part in x.split(64, 1)]
+    table = None if levels is None else torch.cat([part.log_table for part in fitted if part.log_table is not None])
+    return Columns(torch.cat([part.mean for part in fitted]), table, torch.cat([part.std for part in fitted]))
+
+
+def _columns(x: Tensor, levels: int | None) -> Columns:
     mean, std = x.mean(0), x.std(0, correction=0).clamp_min(1e-3)
     if levels is None:
         return Columns(mean, None, std)

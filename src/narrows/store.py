@@ -9,6 +9,7 @@ checkpoint/            what `resume` needs: latest.json names the newest state a
 SHA256SUMS             of all the above, and in its last line of itself
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -47,8 +48,10 @@ def write(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise OSError(f"the disk is full: {path} was not written, and what stood there is untouched") from None
         raise
 
 
