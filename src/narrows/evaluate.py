@@ -20,7 +20,7 @@ from narrows.data import rows as as_rows
 from narrows.likelihoods import log_prob
 from narrows.memory import keep_freed
 from narrows.models import Autoencoder
-from narrows.objectives import log_weights
+from narrows.objectives import log_weights, repeated
 
 __all__ = [
     "ActiveUnits",
@@ -119,16 +119,27 @@ def _batches(model: Autoencoder, data: Rows | Tensor, size: int = 1024) -> Itera
 
 def inputs(model: Autoencoder, data: Rows | Tensor) -> Tensor:
     """The rows as the other functions see them, (n, *event) in model units, on the CPU."""
-    return torch.cat([batch.target.cpu() for batch in _batches(model, data)])
+    x = torch.empty(0)
+    done = 0
+    for batch in _batches(model, data):
+        if not done:  # filled in place: a list of parts and their sum would lie in memory together
+            x = torch.empty(len(as_rows(data)), *model.shape, dtype=batch.target.dtype)
+        x[done : done + len(batch.target)] = batch.target
+        done += len(batch.target)
+    return x
 
 
 def _log_weights(model: Autoencoder, batch: Batch, samples: int, piece: int) -> Iterator[Tensor]:
     """Log p(x|z) + log p(z) - log q(z|x) of `samples` draws a row, (k, B) at a time, k <= piece."""
     h = model.hidden(batch.x, batch.context)
+    piece = min(piece, samples)
+    x, seen = repeated(batch.target, piece), repeated(batch.seen, piece)  # once, not for every piece
     for done in range(0, samples, piece):
         k = min(piece, samples - done)
+        rows = k * len(batch.x)
         code = model.posterior(h, batch.context, k)
-        distortion, rate = log_weights(model.decode(code.z, batch.context), code, batch.target, batch.seen)
+        px = model.decode(code.z, batch.context)
+        distortion, rate = log_weights(px, code, x[:rows], None if seen is None else seen[:rows])
         yield -(distortion + rate).unflatten(0, (k, -1)).double()
 
 

@@ -16,7 +16,7 @@ from narrows.likelihoods import log_prob
 from narrows.models import Autoencoder
 from narrows.schedules import Schedule, as_schedule
 
-__all__ = ["Objective", "elbo", "iwae", "log_weights"]
+__all__ = ["Objective", "elbo", "iwae", "log_weights", "repeated"]
 
 T = TypeVar("T", Tensor, Tensor | None)
 Bound = Callable[[Tensor, Tensor, Tensor | float], Tensor]
@@ -50,10 +50,11 @@ def log_weights(px: Distribution, code: Code, x: Tensor, seen: Tensor | None = N
             "Use recipe vae or iwae, or a posterior such as Gaussian(StandardNormal(latent))"
         )
     samples = len(code.z) // len(x)
-    return -log_prob(px, _repeat(x, samples), _repeat(seen, samples)), scored[0] - scored[1]
+    return -log_prob(px, repeated(x, samples), repeated(seen, samples)), scored[0] - scored[1]
 
 
-def _repeat(t: T, samples: int) -> T:
+def repeated(t: T, samples: int) -> T:
+    """Rows (B, ...) once for every draw, the sample axis slowest, (S, ...)."""
     return t if t is None or samples == 1 else t.repeat(samples, *[1] * (t.dim() - 1))  # type: ignore[return-value]
 
 
@@ -130,7 +131,7 @@ class Objective(nn.Module):
         if self.rate == "sampled":
             distortion, rate = log_weights(px, code, batch.target, batch.seen)  # (S,) each
         else:
-            target, seen = _repeat(batch.target, self.samples), _repeat(batch.seen, self.samples)
+            target, seen = repeated(batch.target, self.samples), repeated(batch.seen, self.samples)
             distortion, rate = -log_prob(px, target, seen), code.rate  # (S,) each
         distortion, rate, penalty = (t.view(self.samples, -1) for t in (distortion, rate, code.penalty))
         beta = self.beta(batch.step)

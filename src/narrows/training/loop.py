@@ -308,14 +308,16 @@ def _check(run: Run, now: _State, training: Training, held: Rows | None, here: W
 @torch.no_grad()
 def _held_out(model: Autoencoder, objective: Objective, held: Rows, seed: int) -> tuple[Tensor, Tensor]:
     """Means of the five terms, and the loss of each row (n,), at final weights and under noise that never changes."""
-    parts: list[Terms] = []
+    found = torch.empty(len(NAMES), len(held), dtype=torch.float64)
+    done = 0
     with draws.seeded(seed, 3, 0):
-        parts = [objective(model, batch) for batch in held.batches(1024)]
-    counts = torch.tensor([float(len(terms.bound)) for terms in parts], dtype=torch.float64)
-    loss = torch.stack([terms.loss for terms in parts]).double().cpu() @ counts / counts.sum()
-    bound, distortion, rate, penalty = (torch.cat([getattr(t, n) for t in parts]).double().cpu() for n in NAMES[1:])
-    values = penalty - bound + (float(objective.beta(None)) - 1.0) * rate
-    return torch.stack([loss, *(v.mean() for v in (bound, distortion, rate, penalty))]), values
+        for batch in held.batches(1024):  # filled in place, for the reason that `_add` gives
+            terms = objective(model, batch)
+            rows = slice(done, done := done + len(batch.x))
+            for i, name in enumerate(NAMES):
+                found[i, rows] = getattr(terms, name)
+    _, bound, _, rate, penalty = found
+    return found.mean(1), penalty - bound + (float(objective.beta(None)) - 1.0) * rate
 
 
 def _line(record: dict[str, Any]) -> str:
