@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from narrows import (
+        corruptions,
         data,
         divergences,
         draws,
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
         likelihoods,
         networks,
         objectives,
+        penalties,
         posteriors,
         priors,
         recipes,
@@ -22,15 +24,29 @@ if TYPE_CHECKING:
         tasks,
     )
     from narrows.contract import Batch, Code, Pass, Terms
-    from narrows.estimators import AE, VAE
+    from narrows.estimators import (
+        AAE,
+        AE,
+        IWAE,
+        SWAE,
+        VAE,
+        WAE,
+        BetaVAE,
+        ContractiveAE,
+        DenoisingAE,
+        DropoutAE,
+        RegularisedAE,
+    )
     from narrows.models import Autoencoder
     from narrows.objectives import Objective
     from narrows.store import Run, load
+    from narrows.tasks import fit_prior
     from narrows.training import Training, fit
 
 __version__ = "0.1.0"
 
 _MODULES = {
+    "corruptions",
     "data",
     "divergences",
     "draws",
@@ -38,6 +54,7 @@ _MODULES = {
     "likelihoods",
     "networks",
     "objectives",
+    "penalties",
     "posteriors",
     "priors",
     "recipes",
@@ -45,7 +62,17 @@ _MODULES = {
     "tasks",
 }
 _NAMES = {
+    "AAE": "estimators",
     "AE": "estimators",
+    "BetaVAE": "estimators",
+    "ContractiveAE": "estimators",
+    "DenoisingAE": "estimators",
+    "DropoutAE": "estimators",
+    "IWAE": "estimators",
+    "RegularisedAE": "estimators",
+    "SWAE": "estimators",
+    "VAE": "estimators",
+    "WAE": "estimators",
     "Autoencoder": "models",
     "Batch": "contract",
     "Code": "contract",
@@ -54,31 +81,43 @@ _NAMES = {
     "Run": "store",
     "Terms": "contract",
     "Training": "training",
-    "VAE": "estimators",
     "fit": "training",
+    "fit_prior": "tasks",
     "load": "store",
 }
 
 __all__ = [
+    "AAE",
     "AE",
+    "IWAE",
+    "SWAE",
     "VAE",
+    "WAE",
     "Autoencoder",
     "Batch",
+    "BetaVAE",
     "Code",
+    "ContractiveAE",
+    "DenoisingAE",
+    "DropoutAE",
     "Objective",
     "Pass",
+    "RegularisedAE",
     "Run",
     "Terms",
     "Training",
+    "corruptions",
     "data",
     "divergences",
     "draws",
     "evaluate",
     "fit",
+    "fit_prior",
     "likelihoods",
     "load",
     "networks",
     "objectives",
+    "penalties",
     "posteriors",
     "priors",
     "recipes",

@@ -76,9 +76,8 @@ class Terms(NamedTuple):
     distortion: Tensor  # (B,) nats: -log p(x|z)
     rate: Tensor  # (B,) nats: KL(q(z|x) || p(z))
     penalty: Tensor  # (B,)
-    discrepancy: Tensor  # scalar
-    pair: tuple[Tensor, Tensor] | None = None  # (fake, real) for a critic
+    discrepancy: Tensor  # scalar: D(q(z), p(z)), before its weight
 
     def detach(self) -> "Terms":
         """The same numbers without their history."""
-        return self._replace(**{k: t.detach() for k, t in self._asdict().items() if isinstance(t, Tensor)})  # type: ignore[arg-type]
+        return Terms(*(t.detach() for t in self))

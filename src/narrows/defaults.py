@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from narrows import recipes
 from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
-from narrows.likelihoods import Gaussian
+from narrows.likelihoods import Bernoulli, Gaussian
 from narrows.networks import Conv, Mlp
 
 __all__ = ["arguments", "bound", "latent", "operations"]
@@ -38,8 +39,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     if chosen.get("latent") in (None, "auto"):
         chosen["latent"] = latent(data.train)
     if "likelihood" not in chosen:
-        # with beta = 0 a learned sigma has no optimum
-        fixed = recipe == "autoencoder" and getattr(data.likelihood, "func", data.likelihood) is Gaussian
+        # with beta = 0 a learned sigma or scale has no optimum, and squared errors are what such members are for
+        fixed = recipes.deterministic(recipe) and getattr(data.likelihood, "func", data.likelihood) is not Bernoulli
         chosen["likelihood"] = partial(Gaussian, sigma=1.0) if fixed else data.likelihood
     if "network" not in chosen:
         chosen["network"] = partial(Conv, width=16) if data.image and min(data.shape[-2:]) >= 32 else Mlp

@@ -1,6 +1,20 @@
-"""scikit-learn faces: a recipe as an estimator that fits, transforms and scores arrays and data frames."""
+"""scikit-learn faces: a recipe as an estimator that fits, transforms and scores arrays and data frames.
+
+Each face takes its recipe's own arguments, by the same names and with the same standard values; None stands for what
+suits the data or the recipe. All share
+
+    latent          units of the code, or "auto": what PCA needs for 90 % of the variance
+    likelihood      p(x|z), None for what suits the data
+    network         None for convolutions on larger images, else a perceptron
+    prior           p(z); where training does not use it, it is fitted to the codes afterwards
+    training        a `Training`
+    random_state    seeds weights, order and split
+
+and after `fit` have `run_`, `model_`, `scaling_`, `n_iter_` steps, `n_features_in_`.
+"""
 
 import copy
+import inspect
 from typing import Any, Self
 
 import numpy as np
@@ -10,21 +24,65 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from narrows import data, defaults, evaluate, recipes
+from narrows import data, defaults, draws, evaluate, recipes
 from narrows.models import Autoencoder
+from narrows.objectives import Objective
 from narrows.training import Training, fit
 
-__all__ = ["AE", "VAE"]
+__all__ = [
+    "AAE",
+    "AE",
+    "IWAE",
+    "SWAE",
+    "VAE",
+    "WAE",
+    "BetaVAE",
+    "ContractiveAE",
+    "DenoisingAE",
+    "DropoutAE",
+    "RegularisedAE",
+]
 
 Array = NDArray[Any]
+
+
+def _parameters(recipe: str, also: tuple[str, ...]) -> list[inspect.Parameter]:
+    """What a face of a recipe takes: the recipe's arguments but for what the data say, and some of the objective's."""
+    given = dict(inspect.signature(getattr(recipes, recipe)).parameters)
+    objective = inspect.signature(Objective).parameters
+    names = [name for name in given if name not in ("shape", "context", "seed", "objective")] + list(also)
+    standard = {name: given.get(name, objective.get(name)).default for name in names}  # type: ignore[union-attr]
+    standard |= {"latent": "auto", "likelihood": None, "network": None, "training": None, "random_state": None}
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=value if isinstance(value, (bool, int, float, str)) else None,
+        )
+        for name, value in standard.items()
+    ]
 
 
 class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """What the faces share. A subclass names its recipe, and its `__init__` stores that recipe's arguments."""
 
-    _recipe = ""
+    _recipe: str
     training: Training | None
     random_state: Any
+
+    def __init_subclass__(cls, recipe: str, also: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        signature = inspect.Signature([first, *_parameters(recipe, also)])
+
+        def __init__(self: Self, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            given = signature.bind(self, *args, **kwargs)
+            given.apply_defaults()
+            for name in list(given.arguments)[1:]:
+                setattr(self, name, given.arguments[name])
+
+        __init__.__signature__ = signature  # type: ignore[attr-defined]
+        cls.__init__, cls._recipe = __init__, recipe  # type: ignore[assignment]
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Trains on rows X (n, d), or images (n, H, W) or (n, H, W, C); a tenth of them decides when to stop.
@@ -74,6 +132,16 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         """Mean of `score_samples`, what a grid search maximises."""
         return float(self.score_samples(X).mean())
 
+    def sample(self, n: int = 1, seed: int = 0, mean: bool = True) -> Array:
+        """N new rows in the units of the data: the mean of p(x|z) for z from the prior, or a draw from it.
+
+        Raises: TypeError where the model has no prior.
+        """
+        check_is_fitted(self)
+        with draws.seeded(seed), torch.no_grad():
+            px = self.model_.sample(n)
+            return self.scaling_.undo((px.mean if mean else px.sample()).cpu())
+
     def set_params(self, **parameters: Any) -> Self:
         """Sets parameters; `training__epochs=5` reaches into the training settings."""
         if self.training is None and any(name.startswith("training__") for name in parameters):
@@ -119,12 +187,8 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         return tags
 
 
-class AE(_Estimator):
-    """Autoencoder as a scikit-learn transformer: a deterministic code (recipe `autoencoder`).
-
-    Arguments: `latent` units or "auto" (what PCA needs for 90 % of the variance); `likelihood` and `network` as for the
-    recipes, None for what suits the data; `training` a `Training`; `random_state` seeds weights, order and split.
-    Attributes: `run_`, `model_`, `scaling_`, `n_iter_` steps, `n_features_in_`.
+class AE(_Estimator, recipe="autoencoder"):
+    """Autoencoder: a deterministic code (recipe `autoencoder`).
 
     Example:
         >>> X = np.random.default_rng(0).normal(size=(100, 5))
@@ -132,27 +196,37 @@ class AE(_Estimator):
         (100, 2)
     """
 
-    _recipe = "autoencoder"
 
-    def __init__(
-        self,
-        latent: int | str = "auto",
-        likelihood: Any = None,
-        network: Any = None,
-        training: Training | None = None,
-        random_state: Any = None,
-    ) -> None:
-        self.latent = latent
-        self.likelihood = likelihood
-        self.network = network
-        self.training = training
-        self.random_state = random_state
+class DenoisingAE(_Estimator, recipe="denoising"):
+    """Denoising autoencoder: learns to undo a corruption (recipe `denoising`)."""
 
 
-class VAE(_Estimator):
-    """Variational autoencoder as a scikit-learn transformer: a density, codes, samples (recipe `vae`).
+class DropoutAE(_Estimator, recipe="dropout"):
+    """Dropout autoencoder: hidden units left out at random (recipe `dropout`)."""
 
-    Arguments: as `AE`, and `beta` and `free_bits` of the objective.
+
+class ContractiveAE(_Estimator, recipe="contractive"):
+    """Contractive autoencoder: a code that follows x slowly (recipe `contractive`)."""
+
+
+class RegularisedAE(_Estimator, recipe="regularised"):
+    """Regularised autoencoder: generative by a density that is fitted to its codes (recipe `regularised`)."""
+
+
+class AAE(_Estimator, recipe="aae"):
+    """Adversarial autoencoder: a critic holds the codes to the prior (recipe `aae`)."""
+
+
+class WAE(_Estimator, recipe="wae_mmd"):
+    """Wasserstein autoencoder: a kernel distance holds the codes to the prior (recipe `wae_mmd`)."""
+
+
+class SWAE(_Estimator, recipe="swae"):
+    """Sliced Wasserstein autoencoder (recipe `swae`)."""
+
+
+class VAE(_Estimator, recipe="vae", also=("beta", "free_bits")):
+    """Variational autoencoder: a density, codes, samples (recipe `vae`).
 
     Example:
         >>> X = np.random.default_rng(0).normal(size=(100, 5))
@@ -161,31 +235,10 @@ class VAE(_Estimator):
         ((100, 2), (3, 5), (100,))
     """
 
-    _recipe = "vae"
 
-    def __init__(
-        self,
-        latent: int | str = "auto",
-        likelihood: Any = None,
-        network: Any = None,
-        beta: Any = 1.0,
-        free_bits: float = 0.0,
-        training: Training | None = None,
-        random_state: Any = None,
-    ) -> None:
-        self.latent = latent
-        self.likelihood = likelihood
-        self.network = network
-        self.beta = beta
-        self.free_bits = free_bits
-        self.training = training
-        self.random_state = random_state
+class BetaVAE(_Estimator, recipe="beta_vae", also=("free_bits",)):
+    """beta-VAE: the rate weighed by beta (recipe `beta_vae`)."""
 
-    def sample(self, n: int = 1, seed: int = 0, mean: bool = True) -> Array:
-        """N new rows in the units of the data: the mean of p(x|z) for z from the prior, or a draw from it."""
-        from narrows import draws
 
-        check_is_fitted(self)
-        with draws.seeded(seed), torch.no_grad():
-            px = self.model_.sample(n)
-            return self.scaling_.undo((px.mean if mean else px.sample()).cpu())
+class IWAE(_Estimator, recipe="iwae", also=("free_bits",)):
+    """Importance-weighted autoencoder (recipe `iwae`)."""

@@ -182,7 +182,7 @@ def score_samples(model: Autoencoder, data: Rows | Tensor, samples: int = 64, se
     values = []
     width, piece = math.prod(model.likelihood.wants), min(samples, 16)
     for batch in _batches(model, data, max(1, min(1024, BUDGET // (width * piece)))):
-        if model.prior is None:
+        if not model.density:
             px, _ = model(batch.x, batch.context)
             values.append(log_prob(px, batch.target, batch.seen).double().cpu())
             continue
@@ -209,9 +209,9 @@ def distortion_rate(model: Autoencoder, data: Rows | Tensor, samples: int = 1, s
 
 
 @torch.no_grad()
-def codes(model: Autoencoder, data: Rows | Tensor) -> Tensor:
-    """The point code (posterior mean) of each row, (n, D), on the CPU."""
-    return torch.cat([model.encode(batch.x, batch.context).z.cpu() for batch in _batches(model, data)])
+def codes(model: Autoencoder, data: Rows | Tensor, draw: bool = False) -> Tensor:
+    """The point code (posterior mean) of each row, or a draw from q(z|x), (n, D), on the CPU."""
+    return torch.cat([model.encode(batch.x, batch.context, draw=draw).z.cpu() for batch in _batches(model, data)])
 
 
 @torch.no_grad()
@@ -230,7 +230,7 @@ def active_units(model: Autoencoder, data: Rows | Tensor) -> ActiveUnits:
         means.append(code.z.double().cpu())
         rates.append(code.rates.double().cpu())
     variance = torch.cat(means).var(0, correction=0)
-    rate = torch.cat(rates).mean(0) if model.prior is not None and rates[0].shape[-1] == model.latent else None
+    rate = torch.cat(rates).mean(0) if model.density and rates[0].shape[-1] == model.latent else None
     return ActiveUnits(variance > 0.01, None if rate is None else rate > 0.01, variance, rate)
 
 
@@ -243,7 +243,8 @@ def round_trip(model: Autoencoder, data: Rows | Tensor, seed: int = 0) -> RoundT
             mean = model.decode(model.encode(batch.x, batch.context).z, batch.context).mean
             errors.append((mean - batch.target).square().flatten(1).sum(1).cpu())
             if model.prior is not None:
-                z = model.prior(batch.context).expand((len(batch.x),)).sample()
+                p = model.prior(batch.context)
+                z = p.expand((len(batch.x),)).sample() if p.batch_shape else p.sample((len(batch.x),))
                 again = model.encode(model.decode(z, batch.context).mean, batch.context).z
                 back.append((again - z).square().flatten(1).sum(1).cpu())
     return RoundTrip(torch.cat(errors), torch.cat(back) if back else None)
@@ -264,7 +265,7 @@ def evaluate(
     one = next(_batches(model, data.train.take(torch.arange(1))))
     affordable = defaults.bound(lambda: model(one.x, one.context), 3)
     samples, rows = samples or affordable[0], rows or affordable[1]
-    density = model.prior is not None
+    density = model.density
     discrete = model.likelihood.discrete
     fitted = inputs(model, data.train.take(torch.arange(min(len(data.train), 50_000)))).flatten(1)
     levels = getattr(model.likelihood, "levels", 2 if discrete else None)

@@ -16,11 +16,14 @@ class Autoencoder(nn.Module):
     """x through a narrow code and back.
 
         x (B, *event) -> encoder -> h (B, F) -> posterior -> z (S, D) -> decoder -> (S, C, *event) -> likelihood
-                                                    |                                                     |
-                                         q(z|x), p(z): the rate                          p(x|z): the distortion
+          |                                         |                                                     |
+      corruption, in training            q(z|x), p(z): the rate                          p(x|z): the distortion
 
     Every member of the family is this class with other parts. `encoder` and `decoder` are any modules; one that reads
-    context is called with it as second argument. `spec` is how a recipe built the model, None where hands did.
+    context is called with it as second argument. `corruption` is what the encoder learns to undo: an objective shows
+    it corrupted rows and scores the clean ones; use never corrupts. `start(model, rows, training)` is what `fit` calls
+    before the first step, such as a closed-form solution, and tells whether anything is left to train. `spec` is how a
+    recipe built the model, None where hands did.
 
     Raises: TypeError where a part is missing its half of the contract (`posterior.features`, a `Likelihood`).
 
@@ -35,7 +38,14 @@ class Autoencoder(nn.Module):
         torch.Size([15])
     """
 
-    def __init__(self, encoder: nn.Module, posterior: nn.Module, decoder: nn.Module, likelihood: Likelihood) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        posterior: nn.Module,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        corruption: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(likelihood, Likelihood):
             raise TypeError(
@@ -43,6 +53,8 @@ class Autoencoder(nn.Module):
                 f"{type(likelihood).__name__}"
             )
         self.encoder, self.posterior, self.decoder, self.likelihood = encoder, posterior, decoder, likelihood
+        self.corruption = corruption
+        self.start: Callable[..., bool] | None = None
         self.spec: dict[str, Any] | None = None
 
     @property
@@ -57,8 +69,13 @@ class Autoencoder(nn.Module):
 
     @property
     def prior(self) -> Callable[[Tensor | None], Distribution] | None:
-        """p(z), None where the code has no density."""
+        """p(z), None where nothing says how codes are distributed: then there is nothing to sample from."""
         return self.posterior.prior  # type: ignore[return-value]
+
+    @property
+    def density(self) -> bool:
+        """Whether q(z|x) and p(z) can both score a code: then there is a rate, and a bound on log p(x)."""
+        return bool(self.posterior.density) and self.prior is not None and getattr(self.prior, "density", True)
 
     def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:
         code = self.posterior(self.hidden(x, context), context, samples)
@@ -86,8 +103,8 @@ class Autoencoder(nn.Module):
         """
         if self.prior is None:
             raise TypeError(
-                "a deterministic autoencoder has no prior p(z) to draw from. Wrong: autoencoder(...) then sample; "
-                "right: train recipe vae, or decode codes of your own with model.decode(z)"
+                "this model has no prior p(z) to draw from. Wrong: autoencoder(...) then sample; right: "
+                "fit_prior(model, data) first, or train recipe vae, or decode codes of your own with model.decode(z)"
             )
         p = self.prior(context)
         return self.decode(p.sample((n,)) if context is None else p.expand((n,)).sample(), context)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from narrows import draws
+
 __all__ = ["Conv", "Mlp"]
 
 
@@ -19,8 +21,23 @@ def _join(x: Tensor, context: Tensor | None) -> Tensor:
     return flat if context is None else torch.cat([flat, context], 1)
 
 
+def _drop(x: Tensor, share: float, training: bool) -> Tensor:
+    """Dropout whose noise is that of `draws`."""
+    if not share or not training:
+        return x
+    return torch.where(draws.uniform(1, x)[0] < share, 0.0, x / (1 - share))
+
+
+def _share(dropout: float) -> float:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is a share of the hidden units of at least 0 and below 1; got dropout={dropout}")
+    return dropout
+
+
 class Mlp(nn.Module):
     """Fully connected layers with ReLU between them; `hidden=()` is an affine map.
+
+    `dropout` is the share of hidden units that a training step leaves out (Srivastava et al. 2014).
 
     Shapes: (S, *inputs), context (S, context) or None -> (S, *outputs).
 
@@ -30,10 +47,15 @@ class Mlp(nn.Module):
     """
 
     def __init__(
-        self, inputs: tuple[int, ...], outputs: tuple[int, ...], context: int = 0, hidden: tuple[int, ...] = (512,)
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        context: int = 0,
+        hidden: tuple[int, ...] = (512,),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.outputs = tuple(outputs)
+        self.outputs, self.dropout = tuple(outputs), _share(dropout)
         widths = [math.prod(inputs) + context, *hidden, math.prod(outputs)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
@@ -41,7 +63,7 @@ class Mlp(nn.Module):
         x = _join(x, context)  # (S, inputs + context)
         *hidden, last = self.layers
         for layer in hidden:
-            x = relu(layer(x), inplace=True)
+            x = _drop(relu(layer(x), inplace=True), self.dropout, self.training)
         return last(x).view(-1, *self.outputs)
 
 
@@ -58,7 +80,7 @@ class Conv(nn.Module):
 
     Images of any height, width and number of channels, on either side: an image in and a vector out is an encoder, a
     vector in and an image (channels, ..., H, W) out a decoder. `width` counts the channels of the first halving; they
-    double with each further one, up to 8 times `width`. Context joins the vector side.
+    double with each further one, up to 8 times `width`. Context joins the vector side. `dropout` as in `Mlp`.
 
     Shapes: (S, C, H, W) -> (S, *outputs), or (S, *inputs) -> (S, ..., H, W).
     Raises: ValueError where neither side is an image, or an image is smaller than 8 x 8.
@@ -70,8 +92,16 @@ class Conv(nn.Module):
         torch.Size([5, 2, 3, 30, 45])
     """
 
-    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], context: int = 0, width: int = 32) -> None:
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        context: int = 0,
+        width: int = 32,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.dropout = _share(dropout)
         self.decodes = len(outputs) >= 3
         image = outputs if self.decodes else inputs
         if len(image) < 3 or min(image[-2:]) < 8:
@@ -96,9 +126,9 @@ class Conv(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if not self.decodes:
             for layer in self.layers:
-                x = relu(layer(x), inplace=True)
+                x = _drop(relu(layer(x), inplace=True), self.dropout, self.training)
             return self.dense(_join(x, context)).unflatten(1, self.outputs)
         x = self.dense(_join(x, context)).unflatten(1, self.top)
         for layer, (height, width) in zip(self.layers, self.sizes[-2::-1], strict=True):
-            x = layer(relu(x, inplace=True))[..., :height, :width]
+            x = layer(_drop(relu(x, inplace=True), self.dropout, self.training))[..., :height, :width]
         return x.reshape(-1, *self.outputs)

@@ -4,8 +4,8 @@ Here, and nowhere else, the evidence lower bound is computed and the mean over a
 """
 
 import math
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,9 @@ class Objective(nn.Module):
     r"""What is minimised, and what is claimed.
 
     .. math:: \text{loss} = \frac1B \sum_x \Big( -\log p(x \mid z) + \beta\, \text{rate}(x) + \text{penalty}(x) \Big)
+              + w\, D(q(z), p(z))
+
+    A model with a corruption is shown corrupted rows, and scored on the clean ones.
 
     Arguments:
         beta: weight of the rate; a number or a schedule.
@@ -73,6 +76,9 @@ class Objective(nn.Module):
             arXiv:1606.04934, equation 15 with one group per unit).
         capacity: nats, a number or a schedule; the rate's term becomes beta * \|mean rate - capacity\| (Burgess et al.
             2018, arXiv:1804.03599, equation 8, with beta as its gamma).
+        discrepancy: D(q(z), p(z)) between the codes of a batch and as many draws from the prior, a module of
+            `divergences` with its weight; a critic in it learns in the same step.
+        penalty: a module of `penalties`, or several.
 
     Raises: ValueError for a weight that is negative or combinations that mean nothing.
 
@@ -91,6 +97,8 @@ class Objective(nn.Module):
         rate: str = "closed",
         free_bits: float = 0.0,
         capacity: float | Schedule | None = None,
+        discrepancy: nn.Module | None = None,
+        penalty: nn.Module | Iterable[nn.Module] | None = None,
     ) -> None:
         super().__init__()
         if rate not in ("closed", "sampled"):
@@ -105,6 +113,9 @@ class Objective(nn.Module):
         self.beta = as_schedule(beta, "beta")
         self.bound, self.samples, self.rate, self.free_bits = bound, samples, rate, free_bits
         self.capacity = None if capacity is None else as_schedule(capacity, "capacity")
+        self.discrepancy: Any = discrepancy
+        parts = [] if penalty is None else [penalty] if isinstance(penalty, nn.Module) else penalty
+        self.penalty = nn.ModuleList(parts)
 
     @property
     def settled(self) -> int:
@@ -119,7 +130,12 @@ class Objective(nn.Module):
                 "the likelihood has no optimum. Wrong: Gaussian(shape, learn=...) with beta=0; right: Gaussian(shape, "
                 "sigma=1.0) with a fixed sigma, or beta > 0"
             )
-        if model.prior is None and (self.rate == "sampled" or self.beta(None) or self.free_bits or self.capacity):
+        if self.discrepancy is not None and model.prior is None:
+            raise TypeError(
+                "a discrepancy compares codes with draws from a prior, and this model has none. Use recipe aae, "
+                "wae_mmd or swae, or Deterministic(latent, prior=StandardNormal(latent))"
+            )
+        if not model.density and (self.rate == "sampled" or self.beta(None) or self.free_bits or self.capacity):
             raise TypeError(
                 "a deterministic code has no density, so no rate to weigh or sample. Use beta=0 and the closed "
                 "rate (recipe autoencoder), or a posterior with a density (recipes vae, iwae)"
@@ -127,13 +143,18 @@ class Objective(nn.Module):
 
     def forward(self, model: Autoencoder, batch: Batch) -> Terms:
         """Terms of one batch; x (B, *event) -> bound, distortion, rate, penalty (B,) nats."""
-        px, code = model(batch.x, batch.context, self.samples)
+        if model.corruption is not None:
+            batch = batch._replace(x=model.corruption(batch.x))
+        found = px, code = model(batch.x, batch.context, self.samples)
         if self.rate == "sampled":
             distortion, rate = log_weights(px, code, batch.target, batch.seen)  # (S,) each
         else:
             target, seen = repeated(batch.target, self.samples), repeated(batch.seen, self.samples)
             distortion, rate = -log_prob(px, target, seen), code.rate  # (S,) each
-        distortion, rate, penalty = (t.view(self.samples, -1) for t in (distortion, rate, code.penalty))
+        penalty = code.penalty
+        for part in self.penalty:
+            penalty = penalty + part(model, batch, found)  # (S,)
+        distortion, rate, penalty = (t.view(self.samples, -1) for t in (distortion, rate, penalty))
         beta = self.beta(batch.step)
         weight = 1.0 if self.capacity else beta
         value, penalty = self.bound(distortion, rate, weight), _average(penalty)  # (B,) each
@@ -146,5 +167,10 @@ class Objective(nn.Module):
             loss = loss - mean + beta * (mean - self.capacity(batch.step)).abs()
         if not (isinstance(weight, float) and weight == 1.0):  # what is claimed stands at beta = 1
             value = self.bound(distortion.detach(), rate.detach(), 1.0)
-        terms = (value.detach(), _average(distortion), _average(rate), penalty)
-        return Terms(loss, *terms, discrepancy=loss.new_zeros(()))
+        gap = loss.new_zeros(())
+        if self.discrepancy is not None:
+            p = model.prior(batch.context)  # type: ignore[misc]
+            real = p.expand((len(code.z),)).sample() if p.batch_shape else p.sample((len(code.z),))  # (S, D)
+            found_gap = self.discrepancy(code.z, real, batch.context)
+            gap, loss = found_gap.value, loss + self.discrepancy.weight * found_gap.model + found_gap.critic
+        return Terms(loss, value.detach(), _average(distortion), _average(rate), penalty, gap)

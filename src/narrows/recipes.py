@@ -7,6 +7,8 @@ Every recipe takes, besides its own arguments,
     likelihood  p(x|z) for a shape: a class of `likelihoods`, or `partial(Gaussian, learn="each")`
     network     from one shape to another: `Mlp`, `partial(Mlp, hidden=(512, 512))`, `Conv`
     context     features that both sides are told, 0 for none
+    prior       p(z) for a number of units: a class of `priors`, or `partial(GaussianMixture, components=10)`; where
+                training does not use it, `fit` fits it to the codes afterwards; None for none
     seed        of the initial weights, which are drawn here and not in `fit`; torch's own generator is left as found
 
 and hands the rest on to `Objective`. A model built here carries its description in `model.spec`.
@@ -14,129 +16,233 @@ and hands the rest on to `Objective`. A model built here carries its description
 
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from dataclasses import dataclass, fields, replace
+from functools import partial, wraps
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from narrows import draws
+from narrows.corruptions import Masking
+from narrows.divergences import MMD, Adversarial, Game, JensenShannon, SlicedWasserstein
 from narrows.likelihoods import Bernoulli, Gaussian, Likelihood
 from narrows.models import Autoencoder
 from narrows.networks import Mlp
 from narrows.objectives import Objective
 from narrows.objectives import iwae as importance_weighted
+from narrows.penalties import Contraction, DecoderSlope, Energy, Weights
 from narrows.posteriors import Deterministic
 from narrows.posteriors import Gaussian as GaussianPosterior
-from narrows.priors import StandardNormal
-from narrows.schedules import Schedule
+from narrows.priors import GaussianMixture, StandardNormal
 from narrows.spec import describe, misspelt, restore
 
-__all__ = ["arguments", "autoencoder", "beta_vae", "build", "defaults", "iwae", "names", "vae"]
+__all__ = [
+    "aae",
+    "arguments",
+    "autoencoder",
+    "beta_vae",
+    "build",
+    "contractive",
+    "defaults",
+    "denoising",
+    "deterministic",
+    "dropout",
+    "iwae",
+    "names",
+    "regularised",
+    "swae",
+    "vae",
+    "wae_mmd",
+]
 
 Parts = tuple[Autoencoder, Objective]
 Shape = tuple[int, ...]
-MakesLikelihood = Callable[[Shape], Likelihood]
-MakesNetwork = Callable[[Shape, Shape, int], nn.Module]
 
 
+@dataclass(frozen=True)
+class _Common:
+    """What every recipe takes."""
+
+    shape: Shape
+    latent: int = 16
+    likelihood: Callable[[Shape], Likelihood] = Gaussian
+    network: Callable[..., nn.Module] = Mlp
+    context: int = 0
+    prior: Callable[[int], nn.Module] | None = None
+
+    def deterministic(self) -> nn.Module:
+        """A point code, with the prior where there is one."""
+        return Deterministic(self.latent, None if self.prior is None else self.prior(self.latent))
+
+    def gaussian(self) -> nn.Module:
+        """A diagonal normal, priced against the prior."""
+        if self.prior is None:
+            raise ValueError("this recipe compares codes with a prior: give one, such as prior=StandardNormal")
+        return GaussianPosterior(self.prior(self.latent))
+
+    def model(self, posterior: nn.Module, corruption: Callable[..., Any] | None = None) -> Autoencoder:
+        """Encoder, posterior, decoder and likelihood joined."""
+        if self.context < 0:
+            raise ValueError(f"context is a number of features, 0 for none; got {self.context}")
+        p = self.likelihood(self.shape)
+        encoder = self.network(self.shape, (int(posterior.features),), self.context)  # type: ignore[arg-type]
+        return Autoencoder(encoder, posterior, self.network((self.latent,), p.wants, self.context), p, corruption)
+
+
+_COMMON = [field.name for field in fields(_Common)]
 _PASSED = set(inspect.signature(Objective).parameters) - {"bound"}
 
 
-def _recipe(make: Callable[..., Parts]) -> Callable[..., Parts]:
-    """Adds `seed`, refuses misspelt arguments, stamps the description on the model."""
-    own = inspect.signature(make)
-    known = {name for name in own.parameters if name != "objective"} | _PASSED
+def _recipe(**standard: Any) -> Callable[[Callable[..., Parts]], Callable[..., Parts]]:
+    """Gives a recipe what all take, with standard values of its own; refuses misspelt arguments, stamps `spec`."""
 
-    @wraps(make)
-    def recipe(*args: Any, seed: int = 0, **kwargs: Any) -> Parts:
-        for name in kwargs:
-            if name not in known:
-                raise TypeError(f"{make.__name__}: {misspelt('argument', name, {*known, 'seed'})}")
-        arguments = own.bind(*args, **kwargs)
-        arguments.apply_defaults()
-        with draws.seeded(seed):
-            model, objective = make(*arguments.args, **arguments.kwargs)
-        objective.check(model)
-        given = {**arguments.arguments, **arguments.arguments.get("objective", {})}
-        given.pop("objective", None)
-        try:
-            described = {name: describe(name, value) for name, value in given.items()}
-            model.spec = {"recipe": make.__name__, "arguments": described, "seed": seed}
-        except TypeError:
-            model.spec = None  # own parts: a run folder keeps the weights, and `load` asks for the model
-        return model, objective
+    def decorate(make: Callable[..., Parts]) -> Callable[..., Parts]:
+        shared = [
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=inspect.Parameter.empty if f.name == "shape" else standard.get(f.name, f.default),
+                annotation=f.type,
+            )
+            for f in fields(_Common)
+        ]
+        if "beta" in standard:
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            shared.append(inspect.Parameter("beta", kind, default=standard["beta"], annotation="float | Schedule"))
+        _, *own, objective = inspect.signature(make).parameters.values()
+        signature = inspect.Signature([*shared, *own, objective])
+        known = {name for name in signature.parameters if name != "objective"} | _PASSED
 
-    keyword = inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=int)
-    parameters = list(own.parameters.values())
-    recipe.__signature__ = own.replace(parameters=[*parameters[:-1], keyword, parameters[-1]])  # type: ignore[attr-defined]
-    return recipe
+        @wraps(make)
+        def recipe(*args: Any, seed: int = 0, **kwargs: Any) -> Parts:
+            for name in kwargs:
+                if name not in known:
+                    raise TypeError(f"{make.__name__}: {misspelt('argument', name, {*known, 'seed'})}")
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = {**bound.arguments, **bound.arguments.get("objective", {})}
+            given.pop("objective", None)
+            common = _Common(**{name: given[name] for name in _COMMON})
+            with draws.seeded(seed):
+                model, objective = make(common, **{n: v for n, v in given.items() if n not in _COMMON})
+            objective.check(model)
+            try:
+                described = {name: describe(name, value) for name, value in given.items()}
+                model.spec = {"recipe": make.__name__, "arguments": described, "seed": seed}
+            except TypeError:
+                model.spec = None  # own parts: a run folder keeps the weights, and `load` asks for the model
+            return model, objective
+
+        keyword = inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=int)
+        recipe.__signature__ = signature.replace(parameters=[*shared, *own, keyword, objective])  # type: ignore[attr-defined]
+        return recipe
+
+    return decorate
 
 
-def _join(shape: Shape, posterior: nn.Module, p: Likelihood, network: MakesNetwork, context: int) -> Autoencoder:
-    if context < 0:
-        raise ValueError(f"context is a number of features, 0 for none; got {context}")
-    features, latent = int(posterior.features), int(posterior.latent)  # type: ignore[arg-type]
-    return Autoencoder(network(shape, (features,), context), posterior, network((latent,), p.wants, context), p)
+# ---- a point for every row --------------------------------------------------------------------------------------
 
 
-@_recipe
-def autoencoder(
-    shape: Shape,
-    latent: int = 16,
-    likelihood: MakesLikelihood = Gaussian,
-    network: MakesNetwork = Mlp,
-    context: int = 0,
-    beta: float | Schedule = 0.0,
+@_recipe(beta=0.0)
+def autoencoder(common: _Common, **objective: Any) -> Parts:
+    """Autoencoder: distortion alone (Hinton & Salakhutdinov 2006, doi:10.1126/science.1127647)."""
+    return common.model(common.deterministic()), Objective(**objective)
+
+
+@_recipe(beta=0.0)
+def denoising(
+    common: _Common,
+    corruption: Callable[[Tensor], Tensor] = Masking(0.25),  # noqa: B008 (frozen)
     **objective: Any,
 ) -> Parts:
-    """Autoencoder: distortion alone, beta = 0 (Hinton & Salakhutdinov 2006, doi:10.1126/science.1127647)."""
-    model = _join(shape, Deterministic(latent), likelihood(shape), network, context)
-    return model, Objective(beta, **objective)
+    """Denoising autoencoder: corrupted rows in, clean rows out (Vincent et al. 2010, JMLR 11:3371)."""
+    return common.model(common.deterministic(), corruption), Objective(**objective)
 
 
-@_recipe
-def vae(
-    shape: Shape,
-    latent: int = 16,
-    likelihood: MakesLikelihood = Bernoulli,
-    network: MakesNetwork = Mlp,
-    context: int = 0,
+@_recipe(beta=0.0)
+def dropout(common: _Common, share: float = 0.2, **objective: Any) -> Parts:
+    """Dropout autoencoder: hidden units left out at random in training (Srivastava et al. 2014, JMLR 15:1929)."""
+    common = replace(common, network=partial(common.network, dropout=share))
+    return common.model(common.deterministic()), Objective(**objective)
+
+
+@_recipe(beta=0.0)
+def contractive(common: _Common, weight: float = 0.1, probes: int = 1, **objective: Any) -> Parts:
+    """Contractive autoencoder: a penalty on the encoder's slope (Rifai et al. 2011, ICML)."""
+    return common.model(common.deterministic()), Objective(penalty=Contraction(weight, probes), **objective)
+
+
+@_recipe(beta=0.0, prior=GaussianMixture)
+def regularised(
+    common: _Common, energy: float = 0.01, decoder: str = "weights", weight: float = 1e-4, **objective: Any
+) -> Parts:
+    """Regularised autoencoder: short codes, a smooth decoder, a density fitted afterwards (Ghosh et al. 2020)."""
+    if decoder not in ("weights", "slope"):
+        raise ValueError(f'decoder is "weights" (RAE-L2) or "slope" (RAE-GP); got {decoder!r}')
+    smooth = Weights(weight, "decoder") if decoder == "weights" else DecoderSlope(weight)
+    return common.model(common.deterministic()), Objective(penalty=[Energy(energy), smooth], **objective)
+
+
+# ---- codes that together follow the prior -----------------------------------------------------------------------
+
+
+def _held(common: _Common, discrepancy: nn.Module, encoder: str, objective: dict[str, Any]) -> Parts:
+    """A model whose codes are held to the prior, by a deterministic or a Gaussian encoder."""
+    if encoder not in ("deterministic", "gaussian"):
+        raise ValueError(f'encoder is "deterministic" or "gaussian"; got {encoder!r}')
+    posterior = common.deterministic() if encoder == "deterministic" else common.gaussian()
+    return common.model(posterior), Objective(discrepancy=discrepancy, **objective)
+
+
+@_recipe(beta=0.0, prior=StandardNormal)
+def aae(
+    common: _Common,
+    game: Game = JensenShannon(),  # noqa: B008 (frozen)
+    weight: float = 10.0,
+    encoder: str = "deterministic",
     **objective: Any,
 ) -> Parts:
+    """Adversarial autoencoder: a critic holds the codes to the prior (Makhzani et al. 2015, arXiv:1511.05644)."""
+    critic = Adversarial(common.latent, game, weight, context=common.context)
+    return _held(common, critic, encoder, objective)
+
+
+@_recipe(beta=0.0, prior=StandardNormal)
+def wae_mmd(
+    common: _Common, weight: float = 100.0, kernel: str = "imq", encoder: str = "deterministic", **objective: Any
+) -> Parts:
+    """Wasserstein autoencoder: a kernel distance holds them (Tolstikhin et al. 2018, arXiv:1711.01558)."""
+    return _held(common, MMD(weight, kernel), encoder, objective)
+
+
+@_recipe(beta=0.0, prior=StandardNormal)
+def swae(
+    common: _Common, weight: float = 10.0, directions: int = 64, encoder: str = "deterministic", **objective: Any
+) -> Parts:
+    """Sliced Wasserstein autoencoder: distances along random directions (Kolouri et al. 2018, arXiv:1804.01947)."""
+    return _held(common, SlicedWasserstein(weight, directions), encoder, objective)
+
+
+# ---- a density for every row ------------------------------------------------------------------------------------
+
+
+@_recipe(likelihood=Bernoulli, prior=StandardNormal)
+def vae(common: _Common, **objective: Any) -> Parts:
     """Variational autoencoder: distortion + rate (Kingma & Welling 2013, arXiv:1312.6114)."""
-    model = _join(shape, GaussianPosterior(StandardNormal(latent)), likelihood(shape), network, context)
-    return model, Objective(**objective)
+    return common.model(common.gaussian()), Objective(**objective)
 
 
-@_recipe
-def beta_vae(
-    shape: Shape,
-    latent: int = 16,
-    likelihood: MakesLikelihood = Bernoulli,
-    network: MakesNetwork = Mlp,
-    context: int = 0,
-    beta: float | Schedule = 4.0,
-    **objective: Any,
-) -> Parts:
+@_recipe(beta=4.0, likelihood=Bernoulli, prior=StandardNormal)
+def beta_vae(common: _Common, **objective: Any) -> Parts:
     """beta-VAE: distortion + beta * rate, beta = 4 (Higgins et al. 2017, ICLR, equation 4)."""
-    model = _join(shape, GaussianPosterior(StandardNormal(latent)), likelihood(shape), network, context)
-    return model, Objective(beta, **objective)
+    return common.model(common.gaussian()), Objective(**objective)
 
 
-@_recipe
-def iwae(
-    shape: Shape,
-    latent: int = 16,
-    likelihood: MakesLikelihood = Bernoulli,
-    network: MakesNetwork = Mlp,
-    context: int = 0,
-    samples: int = 5,
-    rate: str = "sampled",
-    **objective: Any,
-) -> Parts:
+@_recipe(likelihood=Bernoulli, prior=StandardNormal)
+def iwae(common: _Common, samples: int = 5, rate: str = "sampled", **objective: Any) -> Parts:
     """Importance-weighted autoencoder: the bound of 5 draws together (Burda et al. 2015, arXiv:1509.00519)."""
-    model = _join(shape, GaussianPosterior(StandardNormal(latent)), likelihood(shape), network, context)
-    return model, Objective(bound=importance_weighted, samples=samples, rate=rate, **objective)
+    own = Objective(bound=importance_weighted, samples=samples, rate=rate, **objective)
+    return common.model(common.gaussian()), own
 
 
 def names() -> dict[str, str]:
@@ -144,8 +250,14 @@ def names() -> dict[str, str]:
     return {
         name: (globals()[name].__doc__ or "").strip()
         for name in __all__
-        if name not in ("arguments", "build", "defaults", "names")
+        if hasattr(globals()[name], "__wrapped__")  # made by `_recipe`
     }
+
+
+def deterministic(recipe: str) -> bool:
+    """Whether a recipe leaves the rate out where nothing is said, beta = 0."""
+    objective = globals()[recipe]((2,), latent=2)[1]
+    return not objective.beta(None)
 
 
 def arguments(recipe: str) -> set[str]:

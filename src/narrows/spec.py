@@ -13,7 +13,18 @@ from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
 
-from narrows import likelihoods, networks, objectives, schedules
+from torch import nn
+
+from narrows import (
+    corruptions,
+    divergences,
+    likelihoods,
+    networks,
+    objectives,
+    penalties,
+    priors,
+    schedules,
+)
 
 __all__ = ["arguments_of", "describe", "misspelt", "restore"]
 
@@ -23,7 +34,13 @@ _MODULES: dict[str, ModuleType] = {
     "beta": schedules,
     "capacity": schedules,
     "bound": objectives,
+    "prior": priors,
+    "corruption": corruptions,
+    "discrepancy": divergences,
+    "game": divergences,
+    "penalty": penalties,
 }
+_BUILT = (schedules, corruptions, divergences, penalties)  # stand in a recipe's arguments as what they build
 
 
 def misspelt(kind: str, name: str, known: Iterable[str]) -> str:
@@ -41,26 +58,30 @@ def describe(argument: str, value: Any) -> Any:
         return value
     if isinstance(value, (Integral, Real)):  # numpy's
         return int(value) if isinstance(value, Integral) else float(value)
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list, nn.ModuleList)):
         return [describe(argument, v) for v in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         part: Any = type(value)
         arguments = dataclasses.asdict(value)
     elif isinstance(value, partial):
         part, arguments = value.func, dict(value.keywords)
+    elif isinstance(value, nn.Module):
+        part, arguments = type(value), None
     else:
         part, arguments = value, {}
     module = _MODULES.get(argument)
     name = getattr(part, "__name__", repr(part))
     if module is None or name not in module.__all__ or getattr(module, name) is not part:
         raise TypeError(f"{argument}={name} is not one of Narrows' own parts and cannot be described in a file")
+    if arguments is None:  # a part of ours keeps what it was built with under the same names
+        arguments = {n: getattr(value, n) for n in inspect.signature(part).parameters}
     return {name: {k: describe(k, v) for k, v in arguments.items()}}
 
 
 def restore(argument: str, value: Any) -> Any:
     """The argument from its JSON form. Raises ValueError for a name that is not there."""
     if isinstance(value, list):
-        return tuple(value)
+        return tuple(restore(argument, v) for v in value)
     module = _MODULES.get(argument)
     if module is None or not isinstance(value, (str, Mapping)):
         return value
@@ -73,7 +94,7 @@ def restore(argument: str, value: Any) -> Any:
     part = getattr(module, name)
     arguments = {k: restore(k, v) for k, v in arguments.items()}
     try:
-        if module is schedules:
+        if module in _BUILT:
             return part(**arguments)
         return partial(part, **arguments) if arguments else part
     except TypeError as error:

@@ -1,16 +1,19 @@
-"""What a trained model is for: walks through the code, projections (and, to come, anomalies, denoising, imputation)."""
+"""What a trained model is for: walks through the code, projections, priors that make it generative (more to come)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from narrows import draws
 from narrows.baselines import fit_pca
 from narrows.data import Rows
+from narrows.data import rows as as_rows
 from narrows.evaluate import active_units, codes
 from narrows.models import Autoencoder
+from narrows.spec import describe
 
-__all__ = ["Projection", "Traversal", "interpolate", "project", "traverse"]
+__all__ = ["Projection", "Traversal", "fit_prior", "interpolate", "project", "traverse"]
 
 
 @torch.no_grad()
@@ -93,3 +96,49 @@ def project(z: Tensor, method: str = "auto", seed: int = 0) -> Projection:
     share = float(pca.variances.sum() / centred.square().mean(0).sum())
     title = f"two leading principal components of the code ({share:.0%} of its variance)"
     return Projection((centred @ pca.axes).float(), title)
+
+
+@torch.no_grad()
+def fit_prior(
+    model: Autoencoder, data: Rows | Tensor, prior: nn.Module | None = None, rows: int = 50_000, seed: int = 0
+) -> nn.Module:
+    """Ex-post density estimation: fits p(z) to the codes of some rows, and gives it to the model as its prior.
+
+    Any member of the family becomes generative: `model.sample(n)` then draws z from what the codes are really like. A
+    Gaussian encoder's codes are draws from q(z|x), so that what is fitted is the aggregated posterior.
+
+    Arguments: `prior` a module of `priors` with a `fit`, such as `GaussianMixture(model.latent, components=10)`; None
+    for the model's own. At most `rows` rows are read.
+    Returns: the fitted prior, which is now the model's.
+    Raises: TypeError for a prior that cannot be fitted or sampled, ValueError for one of another number of units.
+    Reference: From Variational to Deterministic Autoencoders (Ghosh et al., 2020), arXiv:1903.12436, section 4.
+
+    Example:
+        >>> from narrows.priors import GaussianMixture
+        >>> from narrows.recipes import autoencoder
+        >>> model, _ = autoencoder((8,), latent=2)
+        >>> _ = fit_prior(model, torch.rand(50, 8), GaussianMixture(2, components=2))
+        >>> model.sample(3).mean.shape
+        torch.Size([3, 8])
+    """
+    chosen: Any = prior if prior is not None else model.prior
+    if not hasattr(chosen, "fit"):
+        if prior is None and chosen is not None:
+            return chosen  # a fixed prior has nothing to fit
+        raise TypeError(
+            "a prior that is fitted to codes has a method fit(z) and can be sampled; got "
+            f"{type(chosen).__name__}. Take GaussianMixture(latent) or MultivariateGaussian(latent) of narrows.priors"
+        )
+    if chosen.latent != model.latent:
+        raise ValueError(f"the model's code has {model.latent} units; this prior is for {chosen.latent}")
+    few = as_rows(data)
+    few = few.take(torch.arange(min(len(few), rows)))
+    with draws.seeded(seed, 12, 0):
+        chosen.to("cpu").fit(codes(model, few, draw=True))
+    model.posterior.prior = chosen.to(next(model.parameters()).device)
+    if model.spec is not None:
+        own = describe("prior", chosen)
+        for arguments in own.values():
+            arguments.pop("latent", None)
+        model.spec = {**model.spec, "arguments": {**model.spec["arguments"], "prior": own}}
+    return chosen

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from narrows.models import Autoencoder
 from narrows.objectives import Objective
 from narrows.spec import arguments_of
 from narrows.store import Run
+from narrows.tasks import fit_prior
 from narrows.training import alarms, checkpoint
 from narrows.training.adam import Adam
 from narrows.training.parallel import World, world
@@ -36,7 +37,7 @@ __all__ = ["Interrupted", "cap", "fit", "torch_device"]
 
 STEPS = 30_000  # cap where neither epochs nor minutes are given
 FEWEST = 2_000  # steps before early stopping may end a run
-NAMES = ("loss", "bound", "distortion", "rate", "penalty")
+NAMES = ("loss", "bound", "distortion", "rate", "penalty", "discrepancy")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -122,10 +123,14 @@ def fit(
         restored = _open(Path(folder), config, resume, here) if folder is not None else (_State(), {})
         model.to(device).train(), objective.to(device).train()
         run = Run(model, objective, config, [], None, kept, data)
-        _loop(run, rows.to(device), None if held is None else held.to(device), training, restored, here, quiet)
+        rows, held = rows.to(device), None if held is None else held.to(device)
+        solved = model.start is not None and not restored[1] and model.start(model, rows, _inner(training, quiet))
+        _loop(run, rows, held, training, restored, here, quiet, 0 if solved else None)
         model.eval(), objective.eval()
+        if model.prior is not None and not model.density and objective.discrepancy is None:
+            fit_prior(model, rows, seed=training.seed)  # it took no part in training
         if here.rank == 0:
-            config["alarms"] += alarms.after(model, (held or rows).to(device))
+            config["alarms"] += alarms.after(model, held or rows)
         if kept is not None:
             store.write_tensors(kept / "weights.safetensors", store.state_of(model, objective))
             store.write_json(kept / "config.json", config)
@@ -141,6 +146,7 @@ def _loop(
     restored: tuple[_State, dict[str, Tensor]],
     here: World,
     quiet: bool,
+    most: int | None,
 ) -> None:
     model, objective, folder = run.model, run.objective, run.folder
     (now, tensors), device = restored, next(model.parameters()).device
@@ -171,6 +177,7 @@ def _loop(
     tracing = torch._dynamo.config.patch(trace_autograd_ops=True) if training.compile else nullcontext()
     keep_freed()
     total, size = cap(len(rows), training)
+    total = total if most is None else most
     epoch = -(-len(rows) // size)  # steps
     every = training.check or min(epoch * -(-100 // epoch), 2_000)
     started, saved = time.monotonic() - now.seconds, time.monotonic()
@@ -234,6 +241,15 @@ def _loop(
                 stop = stop or (held is not None and settled and now.stale >= training.patience)
             if due or stop or time.monotonic() - saved >= training.save_every:
                 keep()
+        if most == 0:
+            model.eval(), objective.eval()
+            means, _ = _held_out(model, objective, rows.take(torch.arange(min(len(rows), 10_000))), training.seed)
+            record = _check(run, now, training, held, here)
+            record |= {"train": dict(zip(NAMES, means.tolist(), strict=True)), "epoch": 0.0, "lr": 0.0}
+            record |= {"seconds": time.monotonic() - started, "rows_per_second": 0.0}
+            run.metrics.append(record)
+            if folder:
+                store.write(folder / "metrics.jsonl", _line(run.metrics[-1]).encode())
         if asked:
             where = f"; go on with `narrows fit --resume --folder {folder}`" if folder else ""
             raise Interrupted(asked[0], f"stopped at step {now.step:,} of at most {total:,}{where}")
@@ -241,6 +257,11 @@ def _loop(
         model.load_state_dict(store.unprefixed("model", best))
         objective.load_state_dict(store.unprefixed("objective", best))
         run.config |= {"steps": now.step, "best_step": now.best_step, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _inner(training: Training, quiet: bool) -> Callable[[Autoencoder, Objective, Rows | Tensor], Run]:
+    """How a model's `start` trains parts of it: with the same settings, and nothing kept."""
+    return lambda model, objective, rows: fit(model, objective, rows, training=training, quiet=quiet)
 
 
 def cap(rows: int, training: Training) -> tuple[int, int]:
@@ -263,7 +284,7 @@ def _add(sums: Tensor, terms: Terms) -> None:
     Small tensors kept from every step would lie between the large ones that come and go, and the heap would grow by
     megabytes a step.
     """
-    vectors = terms.loss.expand_as(terms.bound), *(getattr(terms, name) for name in NAMES[1:])
+    vectors = (getattr(terms, name).expand_as(terms.bound) for name in NAMES)
     sums += torch.stack([*vectors, torch.ones_like(terms.bound)]).sum(1, dtype=sums.dtype)
 
 
@@ -289,9 +310,9 @@ def _check(run: Run, now: _State, training: Training, held: Rows | None, here: W
     valid = None
     loss, values = -float(now.step), torch.empty(0)  # without held-out rows the last is the best
     if held is not None:
-        model.eval()
+        model.eval(), objective.eval()
         means, values = _held_out(model, objective, held, training.seed)
-        model.train()
+        model.train(), objective.train()
         means, values = here.from_first(means), here.from_first(values)
         valid = {name: float(value) for name, value in zip(NAMES, means, strict=True)}
         loss = valid["loss"]
@@ -316,8 +337,11 @@ def _held_out(model: Autoencoder, objective: Objective, held: Rows, seed: int) -
             rows = slice(done, done := done + len(batch.x))
             for i, name in enumerate(NAMES):
                 found[i, rows] = getattr(terms, name)
-    _, bound, _, rate, penalty = found
-    return found.mean(1), penalty - bound + (float(objective.beta(None)) - 1.0) * rate
+    _, bound, _, rate, penalty, gap = found
+    values = penalty - bound + (float(objective.beta(None)) - 1.0) * rate
+    if objective.discrepancy is not None:
+        values = values + objective.discrepancy.weight * gap
+    return found.mean(1), values
 
 
 def _line(record: dict[str, Any]) -> str:

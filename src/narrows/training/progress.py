@@ -11,12 +11,13 @@ __all__ = ["Progress", "sentence"]
 def sentence(record: dict[str, Any]) -> str:
     """One check as a line: the equation with its numbers, nats per row."""
     terms = record["train"]
-    text = (
-        f"train {terms['loss']:.2f} = distortion (reconstruction) {terms['distortion']:.2f}"
-        f" + {record['beta']:.3g} x rate (KL) {terms['rate']:.2f}"
-    )
+    text = f"train {terms['loss']:.2f} = distortion (reconstruction) {terms['distortion']:.2f}"
+    if record["beta"]:
+        text += f" + {record['beta']:.3g} x rate (KL) {terms['rate']:.2f}"
     if terms["penalty"]:
         text += f" + penalty {terms['penalty']:.2f}"
+    if terms["discrepancy"]:
+        text += f", discrepancy {terms['discrepancy']:.3g}"
     if record["valid"]:
         text += f" | held-out {record['valid']['loss']:.2f}"
     return text
