@@ -21,8 +21,8 @@ class Autoencoder(nn.Module):
 
     Every member of the family is this class with other parts. `encoder` and `decoder` are any modules; one that reads
     context is called with it as second argument. `corruption` is what the encoder learns to undo: an objective shows
-    it corrupted rows and scores the clean ones; use never corrupts. `start(model, rows, training)` is what `fit` calls
-    before the first step, such as a closed-form solution, and tells whether anything is left to train. `spec` is how a
+    it corrupted rows and scores the clean ones; use never corrupts. `start(model, rows, train)` is what `fit` calls
+    before the first step (`train(model, objective, rows)` fits a part), and tells whether all is done. `spec` is how a
     recipe built the model, None where hands did.
 
     Raises: TypeError where a part is missing its half of the contract (`posterior.features`, a `Likelihood`).
