@@ -26,6 +26,64 @@ _WORKS = {
   author={Burda, Yuri and Grosse, Roger and Salakhutdinov, Ruslan},
   booktitle={International Conference on Learning Representations}, year={2016}, eprint={1509.00519}
 }""",
+    "denoising": """@article{vincent2010stacked,
+  title={Stacked Denoising Autoencoders: Learning Useful Representations in a Deep Network with a Local Denoising
+    Criterion},
+  author={Vincent, Pascal and Larochelle, Hugo and Lajoie, Isabelle and Bengio, Yoshua and Manzagol, Pierre-Antoine},
+  journal={Journal of Machine Learning Research}, volume={11}, pages={3371--3408}, year={2010}
+}""",
+    "dropout": """@article{srivastava2014dropout,
+  title={Dropout: A Simple Way to Prevent Neural Networks from Overfitting},
+  author={Srivastava, Nitish and Hinton, Geoffrey and Krizhevsky, Alex and Sutskever, Ilya and Salakhutdinov, Ruslan},
+  journal={Journal of Machine Learning Research}, volume={15}, pages={1929--1958}, year={2014}
+}""",
+    "contractive": """@inproceedings{rifai2011contractive,
+  title={Contractive Auto-Encoders: Explicit Invariance During Feature Extraction},
+  author={Rifai, Salah and Vincent, Pascal and Muller, Xavier and Glorot, Xavier and Bengio, Yoshua},
+  booktitle={International Conference on Machine Learning}, year={2011}
+}""",
+    "regularised": """@inproceedings{ghosh2020variational,
+  title={From Variational to Deterministic Autoencoders},
+  author={Ghosh, Partha and Sajjadi, Mehdi S. M. and Vergari, Antonio and Black, Michael and Sch{\"o}lkopf, Bernhard},
+  booktitle={International Conference on Learning Representations}, year={2020}, eprint={1903.12436}
+}""",
+    "aae": """@article{makhzani2015adversarial,
+  title={Adversarial Autoencoders},
+  author={Makhzani, Alireza and Shlens, Jonathon and Jaitly, Navdeep and Goodfellow, Ian and Frey, Brendan},
+  journal={arXiv preprint arXiv:1511.05644}, year={2015}
+}""",
+    "JensenShannon": """@inproceedings{goodfellow2014generative,
+  title={Generative Adversarial Nets},
+  author={Goodfellow, Ian and Pouget-Abadie, Jean and Mirza, Mehdi and Xu, Bing and Warde-Farley, David and Ozair,
+    Sherjil and Courville, Aaron and Bengio, Yoshua},
+  booktitle={Advances in Neural Information Processing Systems}, year={2014}, eprint={1406.2661}
+}""",
+    "Wasserstein": """@inproceedings{gulrajani2017improved,
+  title={Improved Training of {Wasserstein} {GANs}},
+  author={Gulrajani, Ishaan and Ahmed, Faruk and Arjovsky, Martin and Dumoulin, Vincent and Courville, Aaron},
+  booktitle={Advances in Neural Information Processing Systems}, year={2017}, eprint={1704.00028}
+}""",
+    "f-gan": """@inproceedings{nowozin2016fgan,
+  title={{f-GAN}: Training Generative Neural Samplers using Variational Divergence Minimization},
+  author={Nowozin, Sebastian and Cseke, Botond and Tomioka, Ryota},
+  booktitle={Advances in Neural Information Processing Systems}, year={2016}, eprint={1606.00709}
+}""",
+    "wae_mmd": """@inproceedings{tolstikhin2018wasserstein,
+  title={{Wasserstein} Auto-Encoders},
+  author={Tolstikhin, Ilya and Bousquet, Olivier and Gelly, Sylvain and Sch{\"o}lkopf, Bernhard},
+  booktitle={International Conference on Learning Representations}, year={2018}, eprint={1711.01558}
+}""",
+    "MMD": """@article{gretton2012kernel,
+  title={A Kernel Two-Sample Test},
+  author={Gretton, Arthur and Borgwardt, Karsten M. and Rasch, Malte J. and Sch{\"o}lkopf, Bernhard and Smola,
+    Alexander},
+  journal={Journal of Machine Learning Research}, volume={13}, pages={723--773}, year={2012}
+}""",
+    "swae": """@article{kolouri2018sliced,
+  title={Sliced-{Wasserstein} Autoencoder: An Embarrassingly Simple Generative Model},
+  author={Kolouri, Soheil and Pope, Phillip E. and Martin, Charles E. and Rohde, Gustavo K.},
+  journal={arXiv preprint arXiv:1804.01947}, year={2018}
+}""",
     "DiscretisedLogistic": """@inproceedings{salimans2017pixelcnn,
   title={{PixelCNN++}: Improving the {PixelCNN} with Discretized Logistic Mixture Likelihood and Other Modifications},
   author={Salimans, Tim and Karpathy, Andrej and Chen, Xi and Kingma, Diederik P.},
@@ -65,7 +123,14 @@ _WORKS = {
   booktitle={International Conference on Learning Representations}, year={2015}, eprint={1412.6980}
 }""",
 }
-_ALSO = {"beta_vae": ["vae"], "iwae": ["vae"]}
+_ALSO = {
+    "beta_vae": ["vae"],
+    "iwae": ["vae"],
+    "wae_mmd": ["MMD"],
+    **{name: ["autoencoder"] for name in ("dropout", "contractive", "denoising")},
+    **{game: ["f-gan"] for game in ("KL", "ReverseKL", "PearsonChiSquared", "SquaredHellinger")},
+    "GaussianMixture": ["regularised"],  # ex-post density estimation
+}
 
 
 def cite(spec: dict[str, Any]) -> list[str]:
@@ -75,9 +140,10 @@ def cite(spec: dict[str, Any]) -> list[str]:
         >>> [entry.splitlines()[0] for entry in cite({"recipe": "vae", "arguments": {"free_bits": 0.1}})]
         ['@inproceedings{kingma2014auto,', '@inproceedings{kingma2016improved,', '@inproceedings{kingma2015adam,']
     """
-    used = [spec["recipe"], *_ALSO.get(spec["recipe"], [])]
+    used = [spec["recipe"]]
     for name, value in spec["arguments"].items():
         used += [name] if value else []
         if isinstance(value, dict):
             used += list(value) + [word for part in value.values() for word in part if part[word]]
+    used = [work for name in used for work in (name, *_ALSO.get(name, []))]
     return [_WORKS[name] for name in dict.fromkeys([*used, "adam"]) if name in _WORKS]
