@@ -85,7 +85,7 @@ def test_any_member_becomes_generative(name: str, tmp_path) -> None:
 
 
 def test_what_is_fitted_to_a_variational_code_is_the_aggregated_posterior() -> None:
-    """The bound under the fitted prior is a bound still, and not below that under N(0, I) where codes stand elsewhere."""
+    """The bound under it is a bound still, and far above that under N(0, I) where codes stand elsewhere."""
     x = (torch.rand(2000, 6) > 0.5).float()
     model, objective = recipes.vae((6,), rate="sampled", **SMALL)
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_codes_are_held_to_any_prior_that_can_be_sampled(prior, encoder: str) ->
         (
             lambda m, x: nr.fit_prior(m, x[:5], GaussianMixture(2)),
             ValueError,
-            "of 10 components needs as many codes; got 5",
+            "10 components needs as many .* got 5",
         ),
         (lambda m, x: GaussianMixture(2, components=0), ValueError, "at least one component; got components=0"),
         (lambda m, x: SwissRoll(3), ValueError, "lies in the plane: latent=2; got latent=3"),

@@ -118,6 +118,20 @@ class Objective(nn.Module):
         self.penalty = nn.ModuleList(parts)
 
     @property
+    def equation(self) -> str:
+        """Its setting of the one equation, in words: what stands before each term at the end of training."""
+        text = "distortion" if self.bound is elbo else f"{self.bound.__name__} of {self.samples} draws: distortion"
+        beta = self.beta(None)
+        if self.capacity:
+            text += f" + {beta:g} x |rate - {self.capacity(None):g}|"
+        elif beta:
+            text += " + rate" if beta == 1 else f" + {beta:g} x rate"
+        if self.discrepancy is not None:
+            game = getattr(self.discrepancy, "game", self.discrepancy)
+            text += f" + {self.discrepancy.weight:g} x {type(game).__name__}"
+        return text + "".join(f" + {type(part).__name__}" for part in self.penalty)
+
+    @property
     def settled(self) -> int:
         """The step from which every weight stands at its final value."""
         return max(self.beta.steps, self.capacity.steps if self.capacity else 0)

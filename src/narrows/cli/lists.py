@@ -11,11 +11,13 @@ __all__ = ["cite", "data", "recipes"]
 
 @app.command()
 def recipes() -> None:
-    """List the recipes."""
+    """List the recipes, each with its reference and its setting of the equation."""
     import narrows as nr
 
     for name, line in nr.recipes.names().items():
-        typer.echo(f"{name:12} {line}")
+        model, objective = getattr(nr.recipes, name)((2,), latent=2)
+        corrupted = "" if model.corruption is None else f", x through {model.corruption}"
+        typer.echo(f"{name:12} {line}\n{'':12} loss = {objective.equation}{corrupted}")
 
 
 @app.command()
