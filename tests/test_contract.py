@@ -190,9 +190,13 @@ def test_context_is_told_to_both_sides_and_is_required(name: str, network: Calla
     several = model.encode(x, one, samples=4, draw=True)
     assert model.decode(several.z, one).mean.shape == (12, 1, 8, 8)
     for wrong in (None, one[:, :1]):
-        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        with pytest.raises(ValueError, match=r"is told 2 features of every row \(its context\); got [01]"):
             model(x, wrong)
     if name in SAMPLED:
+        with pytest.raises(
+            TypeError, match="told 2 features of every row, so sampling needs them too"
+        ):
+            model.sample(3)
         assert model.sample(3, one).mean.shape == (3, 1, 8, 8)
 
 

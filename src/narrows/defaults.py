@@ -42,6 +42,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
         # with beta = 0 a learned sigma or scale has no optimum, and squared errors are what such members are for
         fixed = recipes.deterministic(recipe) and getattr(data.likelihood, "func", data.likelihood) is not Bernoulli
         chosen["likelihood"] = partial(Gaussian, sigma=1.0) if fixed else data.likelihood
+    if data.context:
+        chosen.setdefault("context", data.context)
     if "network" not in chosen:
         chosen["network"] = partial(Conv, width=16) if data.image and min(data.shape[-2:]) >= 32 else Mlp
     return chosen

@@ -243,8 +243,7 @@ def round_trip(model: Autoencoder, data: Rows | Tensor, seed: int = 0) -> RoundT
             mean = model.decode(model.encode(batch.x, batch.context).z, batch.context).mean
             errors.append((mean - batch.target).square().flatten(1).sum(1).cpu())
             if model.prior is not None:
-                p = model.prior(batch.context)
-                z = p.expand((len(batch.x),)).sample() if p.batch_shape else p.sample((len(batch.x),))
+                z = model.draw(len(batch.x), batch.context)
                 again = model.encode(model.decode(z, batch.context).mean, batch.context).z
                 back.append((again - z).square().flatten(1).sum(1).cpu())
     return RoundTrip(torch.cat(errors), torch.cat(back) if back else None)
@@ -298,8 +297,10 @@ def evaluate(
 def _part(
     model: Autoencoder, part: Rows, baselines: tuple[Pca, Columns], samples: int, rows: int, seed: int
 ) -> dict[str, Any]:
-    held = inputs(model, part.take(torch.arange(min(len(part), 10_000))))
-    part, few, x = as_rows(held), as_rows(held[:rows]), held.flatten(1)
+    part = part.take(torch.arange(min(len(part), 10_000)))
+    held = inputs(model, part)  # read once: rows may be binarised anew at every reading
+    part = Rows(held, label=part.label, context=part.context)
+    few, x = part.take(torch.arange(min(len(part), rows))), held.flatten(1)
     ours = reconstruct(model, part).flatten(1)
     errors = {"model": (ours - x).square().sum(1).double()}
     pca, columns = baselines

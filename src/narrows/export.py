@@ -45,6 +45,11 @@ def export(run: Run, folder: Path, form: str = "onnx") -> list[Path]:
     """
     if form not in ("onnx", "pt2"):
         raise ValueError(f"export writes onnx or pt2; got {form!r}")
+    if run.model.context:
+        raise ValueError(
+            f"this model is told {run.model.context} features of every row, and files of one input cannot tell it; "
+            "train without context to export"
+        )
     record = run.config["data"].get("scaling")
     scaling = Scaling.from_json(record) if record else None
     model = run.model.eval().cpu()

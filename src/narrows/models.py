@@ -21,7 +21,8 @@ class Autoencoder(nn.Module):
 
     Every member of the family is this class with other parts. `encoder` and `decoder` are any modules; one that reads
     context is called with it as second argument. `corruption` is what the encoder learns to undo: an objective shows
-    it corrupted rows and scores the clean ones; use never corrupts. `start(model, rows, train)` is what `fit` calls
+    it corrupted rows and scores the clean ones; use never corrupts. `context` is the number of features that both sides
+    are told. `start(model, rows, train)` is what `fit` calls
     before the first step (`train(model, objective, rows)` fits a part), and tells whether all is done. `spec` is how a
     recipe built the model, None where hands did.
 
@@ -45,6 +46,7 @@ class Autoencoder(nn.Module):
         decoder: nn.Module,
         likelihood: Likelihood,
         corruption: Callable[[Tensor], Tensor] | None = None,
+        context: int = 0,
     ) -> None:
         super().__init__()
         if not isinstance(likelihood, Likelihood):
@@ -53,7 +55,7 @@ class Autoencoder(nn.Module):
                 f"{type(likelihood).__name__}"
             )
         self.encoder, self.posterior, self.decoder, self.likelihood = encoder, posterior, decoder, likelihood
-        self.corruption = corruption
+        self.corruption, self.context = corruption, context
         self.start: Callable[..., bool] | None = None
         self.spec: dict[str, Any] | None = None
 
@@ -82,7 +84,8 @@ class Autoencoder(nn.Module):
         return Pass(self.decode(code.z, context), code)
 
     def hidden(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """What the posterior reads, (B, F)."""
+        """What the posterior reads, (B, F). Raises ValueError for context of another width than the model's."""
+        self._check_told(context)
         return self.encoder(x) if context is None else self.encoder(x, context)
 
     def encode(self, x: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = False) -> Code:
@@ -90,21 +93,39 @@ class Autoencoder(nn.Module):
         return self.posterior(self.hidden(x, context), context, samples, draw)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
-        """p(x|z) for codes (S, D); S is a multiple of the rows of context."""
+        """p(x|z) for codes (S, D); S is a multiple of the rows of context. Raises: as `hidden`."""
+        self._check_told(context)
         if context is None:
             return self.likelihood(self.decoder(z))
         context = context.repeat(len(z) // len(context), 1)
         return self.likelihood(self.decoder(z, context), context)
 
+    def _check_told(self, context: Tensor | None) -> None:
+        got = 0 if context is None else context.shape[1]
+        if got != self.context:
+            raise ValueError(f"this model is told {self.context} features of every row (its context); got {got}")
+
     def sample(self, n: int, context: Tensor | None = None) -> Distribution:
         """p(x|z) for n draws of z from the prior; its `.mean` and `.sample()` are pictures, rows, words.
 
-        Raises: TypeError where there is no prior to draw from.
+        `context` (n, context) is needed where the model was trained with it: what the rows are to be.
+
+        Raises: TypeError where there is no prior to draw from, or no context for a model that was trained with it.
         """
+        return self.decode(self.draw(n, context), context)
+
+    def draw(self, n: int, context: Tensor | None = None) -> Tensor:
+        """N codes from the prior, (n, D). Raises: as `sample`."""
+        if self.context and context is None:
+            raise TypeError(
+                f"this model was told {self.context} features of every row, so sampling needs them too. Wrong: "
+                "sample(n); right: sample(n, context) with (n, context) features, for labels one_hot(labels, classes), "
+                "or `narrows sample RUN --label NAME`"
+            )
         if self.prior is None:
             raise TypeError(
                 "this model has no prior p(z) to draw from. Wrong: autoencoder(...) then sample; right: "
                 "fit_prior(model, data) first, or train recipe vae, or decode codes of your own with model.decode(z)"
             )
         p = self.prior(context)
-        return self.decode(p.sample((n,)) if context is None else p.expand((n,)).sample(), context)
+        return p.expand((n,)).sample() if p.batch_shape else p.sample((n,))

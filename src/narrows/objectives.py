@@ -183,8 +183,7 @@ class Objective(nn.Module):
             value = self.bound(distortion.detach(), rate.detach(), 1.0)
         gap = loss.new_zeros(())
         if self.discrepancy is not None:
-            p = model.prior(batch.context)  # type: ignore[misc]
-            real = p.expand((len(code.z),)).sample() if p.batch_shape else p.sample((len(code.z),))  # (S, D)
-            found_gap = self.discrepancy(code.z, real, batch.context)
+            context = repeated(batch.context, self.samples)
+            found_gap = self.discrepancy(code.z, model.draw(len(code.z), context), context)
             gap, loss = found_gap.value, loss + self.discrepancy.weight * found_gap.model + found_gap.critic
         return Terms(loss, value.detach(), _average(distortion), _average(rate), penalty, gap)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from narrows import draws, pictures
 from narrows.data import Data, Rows
@@ -50,7 +51,9 @@ def samples(run: Run, count: int = 24) -> Pairs:
     """
     train = run.data.train
     with draws.seeded(0, 9, 0):
-        made = run.model.sample(count).mean.cpu()
+        told = run.data.context  # classes in turn
+        context = one_hot(torch.arange(count) % told, told).float() if told else None
+        made = run.model.sample(count, context).mean.cpu()
         few = train.take(torch.arange(min(len(train), 20_000)))
         rows = inputs(run.model, few)
     near = torch.cdist(made.flatten(1), rows.flatten(1)).argmin(1)

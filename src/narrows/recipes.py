@@ -86,7 +86,8 @@ class _Common:
             raise ValueError(f"context is a number of features, 0 for none; got {self.context}")
         p = self.likelihood(self.shape)
         encoder = self.network(self.shape, (int(posterior.features),), self.context)  # type: ignore[arg-type]
-        return Autoencoder(encoder, posterior, self.network((self.latent,), p.wants, self.context), p, corruption)
+        decoder = self.network((self.latent,), p.wants, self.context)
+        return Autoencoder(encoder, posterior, decoder, p, corruption, self.context)
 
 
 _COMMON = [field.name for field in fields(_Common)]

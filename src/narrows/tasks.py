@@ -17,16 +17,22 @@ __all__ = ["Projection", "Traversal", "fit_prior", "interpolate", "project", "tr
 
 
 @torch.no_grad()
-def interpolate(model: Autoencoder, start: Tensor, end: Tensor, steps: int = 9) -> Tensor:
-    """E[x|z] along the straight line between the codes of two rows (*event), (steps, *event) in model units.
+def interpolate(model: Autoencoder, ends: Rows | Tensor, steps: int = 9) -> Tensor:
+    """E[x|z] along the straight line between the codes of two rows (2, *event), (steps, *event) in model units.
 
-    Raises: ValueError for fewer than 2 steps.
+    What a model is told (context) goes over from that of the first row to that of the second as the code does.
+
+    Raises: ValueError for fewer than 2 steps, or other than 2 rows.
     """
-    if steps < 2:
-        raise ValueError(f"a path has at least its two ends; got steps={steps}")
-    z = codes(model, torch.stack([start, end]))
+    ends = as_rows(ends)
+    if steps < 2 or len(ends) != 2:
+        raise ValueError(f"a path has two ends and at least 2 steps; got {len(ends)} rows, steps={steps}")
     weight = torch.linspace(0, 1, steps)[:, None]
-    return model.decode(((1 - weight) * z[0] + weight * z[1]).to(next(model.parameters()).device)).mean.cpu()
+    z, context = (
+        None if t is None else ((1 - weight) * t[0] + weight * t[1]).to(next(model.parameters()).device)
+        for t in (codes(model, ends), ends.batch(torch.arange(2)).context)
+    )
+    return model.decode(z, context).mean.cpu()  # type: ignore[arg-type]
 
 
 class Traversal(NamedTuple):
@@ -42,6 +48,8 @@ def traverse(
 ) -> Traversal:
     """Moves one unit at a time from -width to +width standard deviations about the mean code of some rows.
 
+    A model that is told context is told that of the first row throughout.
+
     `units` None: the eight that carry most. Raises: ValueError for a unit that is not there.
     """
     used = active_units(model, rows)
@@ -54,7 +62,10 @@ def traverse(
     path = z.mean(0).repeat(len(chosen), steps, 1)
     for i, unit in enumerate(chosen):
         path[i, :, unit] += torch.linspace(-width, width, steps) * z[:, unit].std()
-    x = model.decode(path.flatten(0, 1).to(next(model.parameters()).device)).mean.cpu()
+    device = next(model.parameters()).device
+    told = as_rows(rows).batch(torch.arange(1)).context
+    context = None if told is None else told.to(device).expand(len(chosen) * steps, -1)
+    x = model.decode(path.flatten(0, 1).to(device), context).mean.cpu()
     return Traversal(x.unflatten(0, (len(chosen), steps)), chosen)
 
 

@@ -32,6 +32,7 @@ def fit(
     epochs: Annotated[int | None, typer.Option(help="passes over the rows at most")] = None,
     minutes: Annotated[float | None, typer.Option(help="wall time at most")] = None,
     label: Annotated[str | None, typer.Option(help="column that holds the label")] = None,
+    context: Annotated[str | None, typer.Option(help="label: tell the model the labels")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="column to leave out (repeat for more)")] = None,
     valid: Annotated[float | None, typer.Option(help="share of rows held out for stopping  [default: 0.1]")] = None,
     test: Annotated[float | None, typer.Option(help="share of rows held out for judging  [default: 0.1]")] = None,
@@ -71,7 +72,10 @@ def fit(
     typer.echo(f"Report: {report}\nNext:")
     source = shlex.quote(run.config["data"]["source"])
     first = "sample" if run.model.prior is not None else "traverse"
-    for words in (f"{first} {run.folder}", f"reconstruct {run.folder} {source}", f"project {run.folder}"):
+    told = (
+        f" --label {shlex.quote(run.config['data']['classes'][0])}" if run.model.context and first == "sample" else ""
+    )
+    for words in (f"{first} {run.folder}{told}", f"reconstruct {run.folder} {source}", f"project {run.folder}"):
         typer.echo(f"  narrows {words}")
 
 
@@ -80,6 +84,7 @@ def check(
     data: Source,
     recipe: Annotated[str, typer.Option(help="narrows recipes lists them")] = "vae",
     label: Annotated[str | None, typer.Option(help="column that holds the label")] = None,
+    context: Annotated[str | None, typer.Option(help="label: tell the model the labels")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="column to leave out (repeat for more)")] = None,
     group: Annotated[str | None, typer.Option(help="column whose equal values stay in one part")] = None,
     time: Annotated[str | None, typer.Option(help="column by which the parts follow each other")] = None,
@@ -141,7 +146,7 @@ def _plan(values: dict[str, Any]) -> _Plan:
     return _Plan(data, recipe, model, objective, training)
 
 
-_LOADING = ("label", "drop", "valid", "test", "group", "time", "binarise", "size", "skip_bad")
+_LOADING = ("label", "context", "drop", "valid", "test", "group", "time", "binarise", "size", "skip_bad")
 
 
 def _begin(folder: Path | None, values: dict[str, Any], quiet: bool) -> "Run | None":

@@ -22,6 +22,7 @@ def sample(
     run: RunFolder,
     n: Annotated[int, typer.Option("--n", "-n", help="how many")] = 64,
     seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    label: Annotated[str | None, typer.Option(help="which class, for a model that was told the labels")] = None,
     mean: Annotated[bool, typer.Option("--mean/--draw", help="the mean of p(x|z), or a draw from it")] = True,
     out: Out = None,
 ) -> None:
@@ -31,8 +32,16 @@ def sample(
     import narrows as nr
 
     loaded = nr.load(run)
+    context = None
+    if label is not None or loaded.model.context:
+        known = loaded.config["data"].get("classes") or []
+        if not loaded.model.context:
+            raise ValueError(f"--label is for models that were told the labels; {run} was not (fit --context label)")
+        if label not in known:
+            raise ValueError(f"{run} was told the labels: say which by --label, one of {', '.join(known)}; got {label}")
+        context = torch.eye(len(known))[[known.index(label)]].repeat(n, 1)
     with nr.draws.seeded(seed), torch.no_grad():
-        px = loaded.model.sample(n)
+        px = loaded.model.sample(n, context)
         made = px.mean if mean else px.sample()
     _write(made, loaded, out or Path(run) / f"samples.{_suffix(loaded)}")
 
@@ -68,8 +77,7 @@ def interpolate(
     for number in between:
         if not 0 <= number < len(rows):
             raise ValueError(f"there are {name} rows 0 to {len(rows) - 1}; got {number}")
-    start, end = rows.batch(torch.tensor(between)).x
-    made = nr.tasks.interpolate(loaded.model, start, end, steps)
+    made = nr.tasks.interpolate(loaded.model, rows.take(torch.tensor(between)), steps)
     _write(made, loaded, out or Path(run) / f"interpolation.{_suffix(loaded)}", across=steps)
 
 

@@ -39,8 +39,11 @@ class Options:
     drop: tuple[str, ...] = ()
     size: Any = None
     skip_bad: bool = False
+    context: str | None = None
 
     def __post_init__(self) -> None:
+        if self.context not in (None, "label"):
+            raise ValueError(f'context is "label", which tells a model the labels, or None; got {self.context!r}')
         if not (self.valid >= 0 and self.test >= 0 and self.valid + self.test < 1):
             raise ValueError(
                 f"valid and test are shares of the rows that leave some to train on; got valid={self.valid}, "
@@ -98,6 +101,11 @@ class Data:
     def image(self) -> bool:
         """Whether the rows are images."""
         return len(self.shape) == 3
+
+    @property
+    def context(self) -> int:
+        """Features that a model is told of every row: one for each class where `load` was asked to tell labels."""
+        return len(self.classes or []) if self.options.context else 0
 
     @cached_property
     def train(self) -> Rows:
@@ -157,4 +165,4 @@ class Data:
 
     def _rows(self, part: int) -> Rows:
         numbers = torch.nonzero(self.part == part)[:, 0]
-        return Rows(self.x, self.scaling, self.label, self.binarise, numbers)
+        return Rows(self.x, self.scaling, self.label, self.binarise, numbers, context=self.context)

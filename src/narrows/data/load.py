@@ -36,12 +36,13 @@ class More(TypedDict, total=False):
     """What `load` takes besides.
 
     `drop`, columns of a table to leave out; for folders of images `size`, "HxW" to crop and resize to, and `skip_bad`,
-    to leave out files that cannot be read.
+    to leave out files that cannot be read. `context="label"` tells a model the labels, one-hot.
     """
 
     drop: Any
     size: Any
     skip_bad: bool
+    context: str | None
 
 
 def load(
@@ -120,7 +121,9 @@ def like(description: dict[str, Any], source: Any) -> Rows:
     shape, scaling = tuple(description["shape"]), Scaling.from_json(description["scaling"])
     asked = description["options"]
     size = "x".join(map(str, shape[1:])) if asked.get("size") else None
-    options = Options(size=size, skip_bad=asked.get("skip_bad", False))
+    told = asked.get("context")
+    own = asked.get("label") if told else None
+    options = Options(own, size=size, skip_bad=asked.get("skip_bad", False), context=told)
     found = _read(source, options, description["columns"], shape[0] if len(shape) == 3 else None)
     check(found.x, found.source, 1)
     x = _hold(_lay_out(found))
@@ -132,7 +135,19 @@ def like(description: dict[str, Any], source: Any) -> Rows:
         grey = _scaling(x, looked, np.ones(len(x), bool), binarise, found.source).scaling
         return Rows(_draw(x, grey, found.source), scaling)
     _check_grid(x, looked, scaling, found.source, binarise)
-    return Rows(x, scaling, binarise=binarise)
+    if not told:
+        return Rows(x, scaling, binarise=binarise)
+    if found.label is None:
+        raise ValueError(f"the model was told the label of every row, and {found.source} has none; add them")
+    coded, classes, _ = code(found.label, len(x), found.source)
+    classes = found.classes or classes
+    known = description["classes"]
+    strange = [name for name in classes if name not in known]
+    if strange or bool((coded < 0).any()):
+        what = f"label {strange[0]!r}" if strange else "rows without a label"
+        raise ValueError(f"{found.source} has {what}, and the model knows {', '.join(known)}")
+    label = torch.tensor([known.index(name) for name in classes])[coded]
+    return Rows(x, scaling, label, binarise, context=len(known))
 
 
 # ---- reading ----
@@ -217,6 +232,12 @@ def _decide(found: Found, options: Options) -> Data:
         label, classes, notes = code(found.label, len(x), found.source)
         found.notes += notes
         classes = found.classes or classes
+    if options.context and (label is None or bool((label < 0).any())):
+        raise ValueError(
+            f'context="label" tells a model every row\'s label, and '
+            f"{found.source} has {'none' if label is None else 'rows without one'}; name the column by label, or leave "
+            "context away"
+        )
     looked = survey(x, found.source, found.columns, options.seed)
     if (looked.low == looked.high).all():
         raise ValueError(f"all {len(x)} rows of {found.source} are the same; there is nothing to learn from them")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from narrows import draws
 from narrows.contract import Batch
@@ -25,7 +26,8 @@ class Rows:
 
     Arguments: `x` raw, (N, *event), a tensor or an array on disk; `scaling` to model units, None where x is in model
     units; `label` (N,) integers or None; `binarise` None, "fixed", "dynamic" or "relaxed"; `numbers` (n,) which rows
-    of x these are, None for all.
+    of x these are, None for all; `context` the number of classes where a model is told the labels (one-hot), else 0.
+
     Example:
         >>> some = Rows(torch.tensor([[0], [128], [255]], dtype=torch.uint8), Scaling("levels", "uint8", levels=256))
         >>> some.batch(torch.tensor([2, 0])).x
@@ -41,10 +43,11 @@ class Rows:
         binarise: str | None = None,
         numbers: Tensor | None = None,
         device: str | torch.device | None = None,
+        context: int = 0,
     ) -> None:
         self.raw = x
         self.scaling = scaling
-        self.binarise = binarise
+        self.binarise, self.context = binarise, context
         self.device = torch.device(device or (x.device if isinstance(x, Tensor) else "cpu"))
         self.numbers = numbers if numbers is None else numbers.to(self.device)
         self._label = label if label is None else label.to(self.device)
@@ -73,14 +76,14 @@ class Rows:
         if device == self.device:
             return self
         if not isinstance(self.raw, Tensor):
-            return Rows(self.raw, self.scaling, self._label, self.binarise, self.numbers, device)
+            return Rows(self.raw, self.scaling, self._label, self.binarise, self.numbers, device, self.context)
         own = self.raw if self.numbers is None else self.raw[self.numbers]
-        return Rows(own.to(device), self.scaling, self.label, self.binarise)
+        return Rows(own.to(device), self.scaling, self.label, self.binarise, context=self.context)
 
     def take(self, index: Tensor) -> "Rows":
         """Some of these rows, by position; nothing is copied."""
         numbers = index.to(self.device) if self.numbers is None else self.numbers[index.to(self.device)]
-        return Rows(self.raw, self.scaling, self._label, self.binarise, numbers, self.device)
+        return Rows(self.raw, self.scaling, self._label, self.binarise, numbers, self.device, self.context)
 
     def batch(self, index: Tensor, step: Tensor | None = None) -> Batch:
         """The rows at positions `index` (B,), in that order; they are their own target."""
@@ -92,7 +95,8 @@ class Rows:
         if self.binarise == "dynamic":
             x = (draws.uniform(1, x)[0] < x).to(x.dtype)
         label = None if self._label is None else self._label.index_select(0, at)
-        return Batch(x, x, label=label, row=index, step=step, rows=len(self))
+        context = None if not self.context or label is None else one_hot(label, self.context).to(x.dtype)
+        return Batch(x, x, context, label, row=index, step=step, rows=len(self))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All rows in order, `size` at a time."""
