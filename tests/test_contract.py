@@ -193,9 +193,7 @@ def test_context_is_told_to_both_sides_and_is_required(name: str, network: Calla
         with pytest.raises(ValueError, match=r"is told 2 features of every row \(its context\); got [01]"):
             model(x, wrong)
     if name in SAMPLED:
-        with pytest.raises(
-            TypeError, match="told 2 features of every row, so sampling needs them too"
-        ):
+        with pytest.raises(TypeError, match="told 2 features of every row, so sampling needs them too"):
             model.sample(3)
         assert model.sample(3, one).mean.shape == (3, 1, 8, 8)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from narrows import draws, recipes
 from narrows.contract import Batch, Terms
+from narrows.divergences import JensenShannon
 from narrows.likelihoods import Gaussian
 from narrows.networks import Mlp
 
@@ -130,7 +131,36 @@ def test_sigma_of_the_library_only_divides_the_squared_error() -> None:
     close(pair.terms(x, 0).distortion, 4 * (ours - constant) + constant + WIDTH * pair.model.likelihood.log_sigma)
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "vae"])
+def test_an_adversarial_autoencoder() -> None:
+    """Both players' losses, every gradient, and the weights after twenty steps of both at once."""
+    file, x = scratch("aae"), rows("aae")
+    network = partial(Mlp, hidden=(128,))
+    model, objective = recipes.aae((WIDTH,), latent=LATENT, network=network, game=JensenShannon(), weight=0.1)
+    model.double(), objective.double()
+    players = [*model.parameters(), *objective.parameters()]
+    weights = [p.detach().clone().requires_grad_() for p in players]
+    encoder, decoder, critic = weights[:4], weights[4:8], weights[8:]
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in weights]
+    optimiser = torch.optim.Adam(players, lr=1e-3)
+    for t in range(1, 21):
+        with draws.seeded(0, t):
+            real = model.draw(ROWS)
+        with draws.seeded(0, t):
+            terms = objective(model, Batch.of(x))
+        model_loss, critic_loss, slopes = file.gradients(x, real, encoder, decoder, critic, 0.1)
+        close(terms.discrepancy, -critic_loss.detach())
+        close(terms.loss, model_loss + critic_loss)
+        optimiser.zero_grad()
+        terms.loss.backward()
+        for parameter, slope in zip(players, slopes, strict=True):
+            close(parameter.grad, slope)
+        optimiser.step()
+        file.train_step(x, real, encoder, decoder, critic, moments, t, 0.1)
+    for parameter, weight in zip(players, weights, strict=True):
+        close(parameter.data, weight.data)
+
+
+@pytest.mark.parametrize("name", ["aae", "autoencoder", "vae"])
 def test_a_file_stands_alone(name: str) -> None:
     """It imports nothing of the library and fits a few screens."""
     text = (FOLDER / f"{name}.py").read_text()
