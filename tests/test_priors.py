@@ -153,3 +153,21 @@ def test_priors_that_do_not_fit_are_refused(make, error: type[Exception], messag
     model, _ = recipes.autoencoder((6,), **SMALL)
     with pytest.raises(error, match=message):
         make(model, torch.rand(50, 6))
+
+
+def test_a_run_that_became_generative_can_be_kept(tmp_path) -> None:
+    """`run.save`: the folder holds the prior, evaluates and samples alike; the first folder is as it was."""
+    data = nr.data.load("digits")
+    model, objective = recipes.autoencoder(data.shape, **SMALL)
+    run = nr.fit(model, objective, data, training=nr.Training(epochs=2), folder=tmp_path / "a", quiet=True)
+    nr.fit_prior(run.model, data.train, GaussianMixture(2, components=3))
+    run.save(tmp_path / "b")
+    again, before = nr.load(tmp_path / "b"), nr.load(tmp_path / "a")
+    drawn = []
+    for loaded in (run, again):
+        torch.manual_seed(0)
+        drawn.append(loaded.model.sample(4).mean)
+    assert torch.equal(*drawn)
+    assert before.model.prior is None
+    with pytest.raises(ValueError, match="exists already and is never overwritten"):
+        run.save(tmp_path / "a")

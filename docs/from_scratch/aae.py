@@ -87,10 +87,11 @@ def main():
             with torch.no_grad():
                 z = network(test, encoder)
                 error = (test - network(z, decoder)).pow(2).mean().sqrt()
-                spread = (
-                    f"mean {z.mean(0).norm():.2f}, standard deviations {z.std(0).min():.2f} to {z.std(0).max():.2f}"
+                low, high = z.std(0).min(), z.std(0).max()
+                print(
+                    f"step {t}: root mean squared error {error:.4f} of the grey scale; codes: mean "
+                    f"{z.mean(0).norm():.2f}, standard deviations {low:.2f} to {high:.2f}"
                 )
-                print(f"step {t}: root mean squared error {error:.4f} of the grey scale; codes: {spread}")
 
 
 if __name__ == "__main__":

@@ -166,6 +166,21 @@ class Run:
             self._data = reload(self.config["data"])
         return self._data
 
+    def save(self, folder: str | Path) -> Path:
+        """Keeps a run that was changed after training (a fitted prior, another choice of axes) in a new folder.
+
+        What was measured before the change is not taken along. Raises: ValueError for a folder that is used.
+        """
+        target = Path(folder)
+        refuse_used(target)
+        self.folder, self.evaluation = target, None
+        self.config = {**self.config, "spec": self.model.spec}
+        write_tensors(target / "weights.safetensors", state_of(self.model, self.objective))
+        write(target / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self.metrics).encode())
+        write_json(target / "config.json", self.config)
+        seal(target)
+        return target
+
     def evaluate(self, samples: int | None = None) -> dict[str, Any]:
         """Measures the run on its stored train, valid and test rows beside the baselines; kept in evaluation.json."""
         from narrows.evaluate import evaluate
