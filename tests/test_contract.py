@@ -33,6 +33,7 @@ RECIPES = [
     "dropout",
     "iwae",
     "regularised",
+    "stacked",
     "swae",
     "vae",
     "wae_mmd",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         DenoisingAE,
         DropoutAE,
         RegularisedAE,
+        StackedAE,
     )
     from narrows.models import Autoencoder
     from narrows.objectives import Objective
@@ -71,6 +72,7 @@ _NAMES = {
     "IWAE": "estimators",
     "RegularisedAE": "estimators",
     "SWAE": "estimators",
+    "StackedAE": "estimators",
     "VAE": "estimators",
     "WAE": "estimators",
     "Autoencoder": "models",
@@ -104,6 +106,7 @@ __all__ = [
     "Pass",
     "RegularisedAE",
     "Run",
+    "StackedAE",
     "Terms",
     "Training",
     "corruptions",

@@ -1,5 +1,6 @@
 """What is chosen where nothing was said: resolved here, printed, and stored in the run folder."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from narrows import recipes
 from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
 from narrows.likelihoods import Bernoulli, Gaussian
-from narrows.networks import Conv, Mlp
+from narrows.networks import Conv
 
 __all__ = ["arguments", "bound", "latent", "operations"]
 
@@ -32,7 +33,8 @@ def latent(rows: Rows) -> int:
 def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a recipe for a data set: those given, and for the others what suits the data.
 
-    Images of 32 x 32 and more get convolutions from 16 channels up, everything else a perceptron of 512 hidden units.
+    Images of 32 x 32 and more get convolutions from 16 channels up, everything else the recipe's own network, which is
+    a perceptron of 512 hidden units where the recipe is not about depth.
     """
     chosen = dict(given)
     chosen["shape"] = data.shape
@@ -45,7 +47,9 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     if data.context:
         chosen.setdefault("context", data.context)
     if "network" not in chosen:
-        chosen["network"] = partial(Conv, width=16) if data.image and min(data.shape[-2:]) >= 32 else Mlp
+        large = data.image and min(data.shape[-2:]) >= 32 and "hidden" not in chosen
+        own = inspect.signature(getattr(recipes, recipe)).parameters["network"].default
+        chosen["network"] = partial(Conv, width=16) if large else own
     return chosen
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "DenoisingAE",
     "DropoutAE",
     "RegularisedAE",
+    "StackedAE",
 ]
 
 Array = NDArray[Any]
@@ -207,6 +208,20 @@ class DropoutAE(_Estimator, recipe="dropout"):
 
 class ContractiveAE(_Estimator, recipe="contractive"):
     """Contractive autoencoder: a code that follows x slowly (recipe `contractive`)."""
+
+
+class StackedAE(_Estimator, recipe="stacked"):
+    """Stacked autoencoder: trained layer by layer, then end to end (recipe `stacked`).
+
+    `hidden` are the encoder's hidden widths, which the decoder mirrors; `corruption` is what each layer learns to undo
+    (`Masking(0.25)`: stacked denoising), `throughout` whether the training end to end learns it too; `pretraining` the
+    passes over the rows for each layer, None for those of `training`.
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 8))
+        >>> StackedAE(latent=2, hidden=(16, 4), training=Training(epochs=2)).fit_transform(X).shape
+        (100, 2)
+    """
 
 
 class RegularisedAE(_Estimator, recipe="regularised"):

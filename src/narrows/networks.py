@@ -5,6 +5,8 @@ and called as `network(x, context)`. Any module with that call will do in their 
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -13,7 +15,7 @@ from torch.nn.functional import relu
 
 from narrows import draws
 
-__all__ = ["Conv", "Mlp"]
+__all__ = ["Conv", "Mlp", "mirrored"]
 
 
 def _join(x: Tensor, context: Tensor | None) -> Tensor:
@@ -65,6 +67,10 @@ class Mlp(nn.Module):
         for layer in hidden:
             x = _drop(relu(layer(x), inplace=True), self.dropout, self.training)
         return last(x).view(-1, *self.outputs)
+
+    def stages(self) -> list[nn.Module]:
+        """Its layers one by one, with a ReLU to be put between them: they share the weights of this network."""
+        return [nn.Sequential(nn.Flatten(), layer) for layer in self.layers]
 
 
 def _halvings(height: int, width: int) -> list[tuple[int, int]]:
@@ -132,3 +138,38 @@ class Conv(nn.Module):
         for layer, (height, width) in zip(self.layers, self.sizes[-2::-1], strict=True):
             x = layer(_drop(relu(x, inplace=True), self.dropout, self.training))[..., :height, :width]
         return x.reshape(-1, *self.outputs)
+
+    def stages(self) -> list[nn.Module]:
+        """Its layers one by one, with a ReLU to be put between them: they share the weights of this network."""
+        dense = nn.Sequential(nn.Flatten(), self.dense)
+        if not self.decodes:
+            return [*self.layers, dense]
+        stages: list[nn.Module] = [dense]
+        sizes = self.sizes[::-1]
+        for layer, before, after in zip(self.layers, sizes, sizes[1:], strict=False):
+            shape = (int(layer.in_channels), *before)  # type: ignore[arg-type]
+            stages.append(nn.Sequential(nn.Flatten(), nn.Unflatten(1, shape), layer, _Crop(*after)))
+        return stages
+
+
+class _Crop(nn.Module):
+    """The upper left corner of an image."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., : self.height, : self.width]
+
+
+def mirrored(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """The network for the way back: a perceptron's hidden widths in reverse order, anything else as it is.
+
+    Example:
+        >>> mirrored(partial(Mlp, hidden=(512, 64))).keywords["hidden"]
+        (64, 512)
+    """
+    if isinstance(network, partial) and "hidden" in network.keywords:
+        return partial(network, hidden=tuple(reversed(network.keywords["hidden"])))
+    return network

@@ -27,12 +27,13 @@ from narrows.corruptions import Masking
 from narrows.divergences import MMD, Adversarial, Game, JensenShannon, SlicedWasserstein
 from narrows.likelihoods import Bernoulli, Gaussian, Likelihood
 from narrows.models import Autoencoder
-from narrows.networks import Mlp
+from narrows.networks import Mlp, mirrored
 from narrows.objectives import Objective
 from narrows.objectives import iwae as importance_weighted
 from narrows.penalties import Contraction, DecoderSlope, Energy, Weights
 from narrows.posteriors import Deterministic
 from narrows.posteriors import Gaussian as GaussianPosterior
+from narrows.pretraining import Greedy
 from narrows.priors import GaussianMixture, StandardNormal
 from narrows.spec import describe, misspelt, restore
 
@@ -50,6 +51,7 @@ __all__ = [
     "iwae",
     "names",
     "regularised",
+    "stacked",
     "swae",
     "vae",
     "wae_mmd",
@@ -80,13 +82,18 @@ class _Common:
             raise ValueError("this recipe compares codes with a prior: give one, such as prior=StandardNormal")
         return GaussianPosterior(self.prior(self.latent))
 
-    def model(self, posterior: nn.Module, corruption: Callable[..., Any] | None = None) -> Autoencoder:
-        """Encoder, posterior, decoder and likelihood joined."""
+    def model(
+        self,
+        posterior: nn.Module,
+        corruption: Callable[..., Any] | None = None,
+        back: Callable[..., nn.Module] | None = None,
+    ) -> Autoencoder:
+        """Encoder, posterior, decoder (the network `back` where there is one of its own) and likelihood joined."""
         if self.context < 0:
             raise ValueError(f"context is a number of features, 0 for none; got {self.context}")
         p = self.likelihood(self.shape)
         encoder = self.network(self.shape, (int(posterior.features),), self.context)  # type: ignore[arg-type]
-        decoder = self.network((self.latent,), p.wants, self.context)
+        decoder = (back or self.network)((self.latent,), p.wants, self.context)
         return Autoencoder(encoder, posterior, decoder, p, corruption, self.context)
 
 
@@ -171,6 +178,35 @@ def dropout(common: _Common, share: float = 0.2, **objective: Any) -> Parts:
 def contractive(common: _Common, weight: float = 0.1, probes: int = 1, **objective: Any) -> Parts:
     """Contractive autoencoder: a penalty on the encoder's slope (Rifai et al. 2011, ICML)."""
     return common.model(common.deterministic()), Objective(penalty=Contraction(weight, probes), **objective)
+
+
+def _perceptron(network: Callable[..., nn.Module], hidden: Shape) -> Callable[..., nn.Module]:
+    """A perceptron's network with other hidden widths."""
+    if getattr(network, "func", network) is not Mlp:
+        raise ValueError("hidden are the widths of a perceptron: give them with network=Mlp, or leave them away")
+    if any(width != int(width) or width < 1 for width in hidden):
+        raise ValueError(f"hidden widths are whole numbers of at least 1, such as hidden=(512, 256); got {hidden}")
+    return partial(network, hidden=tuple(int(width) for width in hidden))
+
+
+@_recipe(beta=0.0, network=partial(Mlp, hidden=(512, 256, 128)))
+def stacked(
+    common: _Common,
+    hidden: Shape | None = None,
+    corruption: Callable[[Tensor], Tensor] | None = None,
+    throughout: bool = False,
+    pretraining: int | None = None,
+    **objective: Any,
+) -> Parts:
+    """Stacked autoencoder: layer by layer, then end to end (Hinton & Salakhutdinov 2006; Vincent et al. 2010)."""
+    if throughout and corruption is None:
+        raise ValueError("throughout=True corrupts the training end to end too: say how, corruption=Masking(0.25)")
+    network = common.network if hidden is None else _perceptron(common.network, hidden)
+    posterior, corrupted = common.deterministic(), corruption if throughout else None
+    model = replace(common, network=network).model(posterior, corrupted, mirrored(network))
+    model.start = Greedy(corruption, pretraining)
+    model.start.stages(model)
+    return model, Objective(**objective)
 
 
 @_recipe(beta=0.0, prior=GaussianMixture)

@@ -10,6 +10,17 @@ _WORKS = {
   author={Hinton, Geoffrey E. and Salakhutdinov, Ruslan R.},
   journal={Science}, volume={313}, number={5786}, pages={504--507}, year={2006}, doi={10.1126/science.1127647}
 }""",
+    "stacked": """@inproceedings{bengio2007greedy,
+  title={Greedy Layer-Wise Training of Deep Networks},
+  author={Bengio, Yoshua and Lamblin, Pascal and Popovici, Dan and Larochelle, Hugo},
+  booktitle={Advances in Neural Information Processing Systems}, volume={19}, pages={153--160}, year={2007}
+}""",
+    "corruption": """@article{vincent2010stacked,
+  title={Stacked Denoising Autoencoders: Learning Useful Representations in a Deep Network with a Local Denoising
+    Criterion},
+  author={Vincent, Pascal and Larochelle, Hugo and Lajoie, Isabelle and Bengio, Yoshua and Manzagol, Pierre-Antoine},
+  journal={Journal of Machine Learning Research}, volume={11}, pages={3371--3408}, year={2010}
+}""",
     "vae": """@inproceedings{kingma2014auto,
   title={Auto-Encoding Variational {Bayes}},
   author={Kingma, Diederik P. and Welling, Max},
@@ -127,7 +138,7 @@ _ALSO = {
     "beta_vae": ["vae"],
     "iwae": ["vae"],
     "wae_mmd": ["MMD"],
-    **{name: ["autoencoder"] for name in ("dropout", "contractive", "denoising")},
+    **{name: ["autoencoder"] for name in ("dropout", "contractive", "denoising", "stacked")},
     **{game: ["f-gan"] for game in ("KL", "ReverseKL", "PearsonChiSquared", "SquaredHellinger")},
     "GaussianMixture": ["regularised"],  # ex-post density estimation
 }

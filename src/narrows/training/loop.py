@@ -124,7 +124,10 @@ def fit(
         model.to(device).train(), objective.to(device).train()
         run = Run(model, objective, config, [], None, kept, data)
         rows, held = rows.to(device), None if held is None else held.to(device)
-        solved = model.start is not None and not restored[1] and model.start(model, rows, _inner(training, quiet))
+        solved, began = False, time.monotonic()
+        if model.start is not None and not restored[1]:
+            solved = model.start(model, rows, _inner(training, quiet))
+            restored[0].seconds = time.monotonic() - began
         _loop(run, rows, held, training, restored, here, quiet, 0 if solved else None)
         model.eval(), objective.eval()
         if model.prior is not None and not model.density and objective.discrepancy is None:
@@ -199,6 +202,8 @@ def _loop(
     with _signals() as asked, Progress(total, quiet or here.rank > 0) as progress, tracing:
         for sentence in run.config["alarms"] if now.step == 0 else []:
             progress.say(f"note: {sentence}")
+        if model.start is not None and not tensors:
+            keep()  # what the start has done is not done again
         while now.step < total and not stop:
             step = now.step
             if step % epoch == 0:
@@ -259,9 +264,22 @@ def _loop(
         run.config |= {"steps": now.step, "best_step": now.best_step, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _inner(training: Training, quiet: bool) -> Callable[[Autoencoder, Objective, Rows | Tensor], Run]:
+def _inner(training: Training, quiet: bool) -> Callable[..., Run]:
     """How a model's `start` trains parts of it: with the same settings, and nothing kept."""
-    return lambda model, objective, rows: fit(model, objective, rows, training=training, quiet=quiet)
+
+    def train(
+        model: Autoencoder, objective: Objective, x: Rows | Tensor, every: int = 0, share: float = 1.0, **changes: Any
+    ) -> Run:
+        """Fits a part: the last of `every` rows say when to stop, `share` is of the minutes, `changes` of the rest."""
+        rows, numbers = as_rows(x), torch.arange(len(x))
+        held = numbers[every - 1 :: every] if every else numbers[:0]
+        if len(held):
+            rows, valid = rows.take(numbers[numbers % every != every - 1]), rows.take(held)
+        minutes = training.minutes and training.minutes * share
+        settings = training.model_copy(update={"minutes": minutes, **changes})
+        return fit(model, objective, rows, valid if len(held) else None, settings, quiet=quiet)
+
+    return train
 
 
 def cap(rows: int, training: Training) -> tuple[int, int]:
