@@ -32,7 +32,7 @@ STAIRS = [
     ),
     *("corruptions", "penalties", "objectives", "pretraining", "spec", "recipes"),  # the equation ends here
     *("baselines", "data", "defaults", "evaluate", "tasks", "store", "training", "pictures", "plots", "report"),
-    *("export", "verify", "references", "estimators"),
+    *("export", "transfer", "verify", "references", "estimators"),
     *("cli", "__main__"),
 ]
 EQUATION = STAIRS[: STAIRS.index("recipes") + 1]

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from narrows.store import Run, load
     from narrows.tasks import fit_prior
     from narrows.training import Training, fit
+    from narrows.transfer import finetune
 
 __version__ = "0.1.0"
 
@@ -83,6 +84,7 @@ _NAMES = {
     "Run": "store",
     "Terms": "contract",
     "Training": "training",
+    "finetune": "transfer",
     "fit": "training",
     "fit_prior": "tasks",
     "load": "store",
@@ -114,6 +116,7 @@ __all__ = [
     "divergences",
     "draws",
     "evaluate",
+    "finetune",
     "fit",
     "fit_prior",
     "likelihoods",

@@ -105,8 +105,8 @@ def _device(model: Autoencoder) -> torch.device:
 
 def _batches(model: Autoencoder, data: Rows | Tensor, size: int = 1024) -> Iterator[Batch]:
     rows = as_rows(data)
-    if tuple(rows.shape) != model.shape:
-        raise ValueError(f"the model is for rows of shape {model.shape}; these have {tuple(rows.shape)}")
+    if rows.wanted != model.shape:
+        raise ValueError(f"the model is for rows of shape {model.shape}; these have {rows.wanted}")
     model.eval()
     keep_freed()
     rows = rows.to(_device(model))

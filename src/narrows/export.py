@@ -50,13 +50,11 @@ def export(run: Run, folder: Path, form: str = "onnx") -> list[Path]:
             f"this model is told {run.model.context} features of every row, and files of one input cannot tell it; "
             "train without context to export"
         )
-    record = run.config["data"].get("scaling")
-    scaling = Scaling.from_json(record) if record else None
     model = run.model.eval().cpu()
     rows = torch.zeros(3, *model.shape)  # more than one, or a compiler takes the number for fixed
     parts = [
-        ("encoder", Encode(model, scaling), rows),
-        ("decoder", Decode(model, scaling), torch.zeros(3, model.latent)),
+        ("encoder", run.encoder, rows),
+        ("decoder", run.decoder, torch.zeros(3, model.latent)),
     ]
     written = []
     for name, module, example in parts:

@@ -29,7 +29,8 @@ from narrows.objectives import Objective
 from narrows.spec import arguments_of, restore
 
 if TYPE_CHECKING:
-    from narrows.data import Data
+    from narrows.data import Data, Scaling
+    from narrows.export import Decode, Encode
     from narrows.plots import Plot
 
 __all__ = ["FORMAT", "Run", "load", "read_tensors", "seal", "unused", "verify", "write", "write_json", "write_tensors"]
@@ -180,6 +181,38 @@ class Run:
         write_json(target / "config.json", self.config)
         seal(target)
         return target
+
+    @property
+    def scaling(self) -> "Scaling | None":
+        """From values as they are stored to model units; None where the model was given model units."""
+        from narrows.data import Scaling
+
+        record = self.config["data"].get("scaling")
+        return Scaling.from_json(record) if record else None
+
+    @property
+    def encoder(self) -> "Encode":
+        """X as stored (n, *event) -> z (n, latent), nothing drawn: a plain module that needs no more of Narrows.
+
+        It shares the run's weights, and scales by itself. `narrows export` writes it to a file.
+
+        Example:
+            >>> import narrows as nr
+            >>> run = nr.fit(*nr.recipes.vae((4,), latent=2), torch.ones(9, 4), training=nr.Training(epochs=1))
+            >>> head = torch.nn.Sequential(run.encoder, torch.nn.Linear(2, 3))
+            >>> head(torch.ones(5, 4)).shape, run.decoder(torch.zeros(5, 2)).shape
+            (torch.Size([5, 3]), torch.Size([5, 4]))
+        """
+        from narrows.export import Encode
+
+        return Encode(self.model, self.scaling)
+
+    @property
+    def decoder(self) -> "Decode":
+        """Z (n, latent) -> E[x|z] (n, *event) in stored units, not rounded: a plain module like `encoder`."""
+        from narrows.export import Decode
+
+        return Decode(self.model, self.scaling)
 
     def evaluate(self, samples: int | None = None) -> dict[str, Any]:
         """Measures the run on its stored train, valid and test rows beside the baselines; kept in evaluation.json."""

@@ -1,5 +1,6 @@
 """Some rows of a data set: the thing that training and evaluation read."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,7 @@ class Rows:
         self.device = torch.device(device or (x.device if isinstance(x, Tensor) else "cpu"))
         self.numbers = numbers if numbers is None else numbers.to(self.device)
         self._label = label if label is None else label.to(self.device)
+        self._target: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.raw if self.numbers is None else self.numbers)
@@ -59,6 +61,20 @@ class Rows:
     def shape(self) -> tuple[int, ...]:
         """Of the event."""
         return tuple(self.raw.shape[1:])
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """Shape of what a likelihood scores: that of the event, unless there is a target."""
+        return self.shape if self._target is None else tuple(self._target.shape[1:])
+
+    def towards(self, target: Tensor) -> "Rows":
+        """The same rows with what is to be said of each, (n, *wanted), as target: supervised learning."""
+        other = copy.copy(self)
+        other._target = target.to(self.device)
+        if self.numbers is not None:
+            other._target = other._target.new_zeros(len(self.raw), *target.shape[1:])
+            other._target[self.numbers] = target.to(self.device)
+        return other
 
     @property
     def label(self) -> Tensor | None:
@@ -75,18 +91,28 @@ class Rows:
         device = torch.device(device)
         if device == self.device:
             return self
-        if not isinstance(self.raw, Tensor):
-            return Rows(self.raw, self.scaling, self._label, self.binarise, self.numbers, device, self.context)
-        own = self.raw if self.numbers is None else self.raw[self.numbers]
-        return Rows(own.to(device), self.scaling, self.label, self.binarise, context=self.context)
+        other = copy.copy(self)
+        other.device = device
+        if isinstance(self.raw, Tensor):  # only the rows that are wanted
+            own = self.take(torch.arange(len(self))).numbers
+            other.raw, other._label, other._target = (
+                t if t is None else t[own].to(device) for t in (self.raw, self._label, self._target)
+            )
+            other.numbers = None
+        else:
+            other.numbers, other._label, other._target = (
+                t if t is None else t.to(device) for t in (self.numbers, self._label, self._target)
+            )
+        return other
 
     def take(self, index: Tensor) -> "Rows":
         """Some of these rows, by position; nothing is copied."""
-        numbers = index.to(self.device) if self.numbers is None else self.numbers[index.to(self.device)]
-        return Rows(self.raw, self.scaling, self._label, self.binarise, numbers, self.device, self.context)
+        other = copy.copy(self)
+        other.numbers = index.to(self.device) if self.numbers is None else self.numbers[index.to(self.device)]
+        return other
 
     def batch(self, index: Tensor, step: Tensor | None = None) -> Batch:
-        """The rows at positions `index` (B,), in that order; they are their own target."""
+        """The rows at positions `index` (B,), in that order; they are their own target where they have no other."""
         index = index.to(self.device)
         at = index if self.numbers is None else self.numbers.index_select(0, index)
         x = self._read(at)
@@ -96,7 +122,8 @@ class Rows:
             x = (draws.uniform(1, x)[0] < x).to(x.dtype)
         label = None if self._label is None else self._label.index_select(0, at)
         context = None if not self.context or label is None else one_hot(label, self.context).to(x.dtype)
-        return Batch(x, x, context, label, row=index, step=step, rows=len(self))
+        target = x if self._target is None else self._target.index_select(0, at)
+        return Batch(x, target, context, label, row=index, step=step, rows=len(self))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All rows in order, `size` at a time."""

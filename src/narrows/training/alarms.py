@@ -41,7 +41,7 @@ def before(model: Autoencoder, objective: Objective, rows: Rows, size: int) -> l
         found.append(f"{len(rows)} rows are fewer than a batch of {size}: every step takes all of them")
         size = len(rows)
     width = int(torch.Size(rows.shape).numel())
-    if model.latent >= width:
+    if rows.wanted == rows.shape and model.latent >= width:
         found.append(
             f"the code has {model.latent} units and a row only {width} values: nothing forces the model to compress; "
             f"take --latent {max(width // 2, 1)} or less"

@@ -379,8 +379,8 @@ def torch_device(name: str) -> torch.device:
 
 
 def _check_shape(model: Autoencoder, rows: Rows) -> None:
-    if tuple(rows.shape) != model.shape:
-        raise ValueError(f"the model is for rows of shape {model.shape}; these have {tuple(rows.shape)}")
+    if rows.wanted != model.shape:
+        raise ValueError(f"the model is for rows of shape {model.shape}; these have {rows.wanted}")
 
 
 def _config(
