@@ -12,6 +12,7 @@ Vincent et al. 2010 (JMLR 11:3371, table 3) print 9.53 % for stacked denoising (
 """
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -26,12 +27,12 @@ from torch import Tensor
 
 import narrows as nr
 
-HIDDEN, LATENT = (500, 500), 500
+HIDDEN, LATENT = (400, 400), 400
 RATES = (1e-3, 3e-4)
 NOISE = (0.1, 0.25)
 SEEDS = (0, 1, 2)
-LAYER = nr.Training(epochs=12, batch=100)  # of each layer
-TUNE = {"epochs": 40, "batch": 100, "patience": 1000}
+LAYER = nr.Training(epochs=10, batch=100)  # of each layer, on all 10,000 rows
+TUNE = nr.Training(epochs=30, batch=100, patience=1000)
 TARGET = Path(__file__).parent / "results" / "pretraining.json"
 
 
@@ -55,16 +56,17 @@ def rotated() -> dict[str, tuple[Tensor, np.ndarray]]:
     return {name: (whole[part], label[part]) for name, part in ends.items()}
 
 
+@functools.cache
 def encoder(noise: float | None, seed: int, x: Tensor) -> nr.Autoencoder:
     """The net of an arm before it sees a label: noise None is no pretraining, 0 the plain one."""
     corruption = nr.corruptions.Masking(noise) if noise else None
     likelihood = nr.likelihoods.Gaussian
-    model, objective = nr.recipes.stacked(
+    model, _ = nr.recipes.stacked(
         (784,), latent=LATENT, likelihood=likelihood, hidden=HIDDEN, corruption=corruption, seed=seed
     )
     if noise is not None:
 
-        def train(part, objective, rows, every=0, share=1.0):
+        def train(part, objective, rows, **_):
             return nr.fit(part, objective, rows, training=LAYER.model_copy(update={"seed": seed}), quiet=True)
 
         model.start(model, nr.data.rows(x), train)
@@ -74,11 +76,11 @@ def encoder(noise: float | None, seed: int, x: Tensor) -> nr.Autoencoder:
 def arm(setting: dict, parts: dict) -> dict:
     """Errors of one setting in per cent, on validation and test."""
     began = time.monotonic()
-    (x, y), (valid, labels) = parts["train"], parts["valid"]
+    x, y = parts["train"]
     model = encoder(setting["noise"], setting["seed"], x)
     between = time.monotonic()
-    training = nr.Training(**TUNE, lr=setting["lr"])
-    tuned = nr.finetune(model, x, y, training=training, hidden=(), seed=setting["seed"])
+    training = TUNE.model_copy(update={"lr": setting["lr"]})
+    tuned = nr.finetune(model, x, y, training=training, seed=setting["seed"])
     error = {name: 100 * (1 - tuned.score(*parts[name])) for name in ("valid", "test")}
     return {
         **setting,
@@ -122,7 +124,7 @@ def main() -> None:
         table[name] |= {"interval": half, "binomial": 196 * math.sqrt(statistics.mean(every) / 100 * 0.9 / 50_000)}
         print(f"{name}: {table[name]['mean']:.2f} % ± {half:.2f}")
     result |= {"table": table, "net": [784, *HIDDEN, LATENT, 10], "seeds": list(SEEDS), "layer_epochs": LAYER.epochs}
-    result |= {"tuning": TUNE, "published": {"stacked denoising": 9.53, "stacked plain": 10.30}}
+    result |= {"tuning_epochs": TUNE.epochs, "published": {"stacked denoising": 9.53, "stacked plain": 10.30}}
     result |= {"machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"}
     TARGET.write_text(json.dumps(result, indent=1) + "\n")
 
