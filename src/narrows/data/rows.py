@@ -95,10 +95,8 @@ class Rows:
         other.device = device
         if isinstance(self.raw, Tensor):  # only the rows that are wanted
             own = self.take(torch.arange(len(self))).numbers
-            other.raw, other._label, other._target = (
-                t if t is None else t[own].to(device) for t in (self.raw, self._label, self._target)
-            )
-            other.numbers = None
+            other.raw, other.numbers = self.raw[own].to(device), None
+            other._label, other._target = (t if t is None else t[own].to(device) for t in (self._label, self._target))
         else:
             other.numbers, other._label, other._target = (
                 t if t is None else t.to(device) for t in (self.numbers, self._label, self._target)
