@@ -32,6 +32,7 @@ RECIPES = [
     "denoising",
     "dropout",
     "iwae",
+    "linear",
     "regularised",
     "stacked",
     "swae",

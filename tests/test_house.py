@@ -30,7 +30,7 @@ STAIRS = [
         "posteriors",
         "models",
     ),
-    *("corruptions", "penalties", "objectives", "pretraining", "spec", "recipes"),  # the equation ends here
+    *("corruptions", "penalties", "objectives", "pretraining", "spec", "pca", "recipes"),  # the equation ends here
     *("baselines", "data", "defaults", "evaluate", "tasks", "store", "training", "pictures", "plots", "report"),
     *("export", "transfer", "verify", "references", "estimators"),
     *("cli", "__main__"),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ContractiveAE,
         DenoisingAE,
         DropoutAE,
+        LinearAE,
         RegularisedAE,
         StackedAE,
     )
@@ -71,6 +72,7 @@ _NAMES = {
     "DenoisingAE": "estimators",
     "DropoutAE": "estimators",
     "IWAE": "estimators",
+    "LinearAE": "estimators",
     "RegularisedAE": "estimators",
     "SWAE": "estimators",
     "StackedAE": "estimators",
@@ -104,6 +106,7 @@ __all__ = [
     "ContractiveAE",
     "DenoisingAE",
     "DropoutAE",
+    "LinearAE",
     "Objective",
     "Pass",
     "RegularisedAE",

@@ -33,10 +33,12 @@ def latent(rows: Rows) -> int:
 def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a recipe for a data set: those given, and for the others what suits the data.
 
-    Images of 32 x 32 and more get convolutions from 16 channels up, everything else the recipe's own network, which is
-    a perceptron of 512 hidden units where the recipe is not about depth.
+    Images of 32 x 32 and more get convolutions from 16 channels up, everything else a perceptron of 512 hidden units.
+    A recipe whose own network or likelihood comes with settings means just that, whatever the data.
     """
-    chosen = dict(given)
+    standard = {name: p.default for name, p in inspect.signature(getattr(recipes, recipe)).parameters.items()}
+    meant = {name: standard[name] for name in ("likelihood", "network") if isinstance(standard[name], partial)}
+    chosen = meant | given
     chosen["shape"] = data.shape
     if chosen.get("latent") in (None, "auto"):
         chosen["latent"] = latent(data.train)
@@ -47,9 +49,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     if data.context:
         chosen.setdefault("context", data.context)
     if "network" not in chosen:
-        large = data.image and min(data.shape[-2:]) >= 32 and "hidden" not in chosen
-        own = inspect.signature(getattr(recipes, recipe)).parameters["network"].default
-        chosen["network"] = partial(Conv, width=16) if large else own
+        large = data.image and min(data.shape[-2:]) >= 32 and standard["network"] is Mlp
+        chosen["network"] = partial(Conv, width=16) if large else standard["network"]
     return chosen
 
 

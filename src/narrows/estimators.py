@@ -40,6 +40,7 @@ __all__ = [
     "ContractiveAE",
     "DenoisingAE",
     "DropoutAE",
+    "LinearAE",
     "RegularisedAE",
     "StackedAE",
 ]
@@ -195,6 +196,16 @@ class AE(_Estimator, recipe="autoencoder"):
         >>> X = np.random.default_rng(0).normal(size=(100, 5))
         >>> AE(latent=2, training=Training(epochs=2)).fit_transform(X).shape
         (100, 2)
+    """
+
+
+class LinearAE(_Estimator, recipe="linear"):
+    """Linear autoencoder: principal components as a member of the family (recipe `linear`).
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> LinearAE(latent=2).fit(X).n_iter_
+        0
     """
 
 

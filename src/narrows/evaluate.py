@@ -355,7 +355,8 @@ def verdict(part: dict[str, Any], name: str, latent: int, discrete: bool) -> str
             key, unit, label = "reconstruction", "", "reconstruction error"
         ours, theirs = (part[key][who][0] for who in ("model", baseline))
         text = f"{label} {ours:.4g} against {theirs:.4g}{unit} for {words[baseline]}"
-        (won if gain > 2 * error else lost if gain < -2 * error else level).append(text)
+        edge = max(2 * error, 1e-6 * abs(theirs))  # what two roundings of the same map differ by is no gain
+        (won if gain > edge else lost if gain < -edge else level).append(text)
     out = []
     if won:
         out.append("better: " + ", ".join(won))

@@ -37,11 +37,12 @@ def curves(metrics: list[dict[str, Any]], best_step: int) -> "Figure":
     shown = [n for n in names if n in ("loss", "distortion") or any(m["train"][n] for m in metrics)]
     figure, axes = _figure(len(shown), height=2.8)
     steps = [m["step"] for m in metrics]
+    dot = "o" if len(metrics) == 1 else ""  # a line of one point cannot be seen
     for ax, name in zip(axes, shown, strict=True):
-        ax.plot(steps, [m["train"][name] for m in metrics], color=BLUE, lw=1.4, label="training")
+        ax.plot(steps, [m["train"][name] for m in metrics], color=BLUE, lw=1.4, marker=dot, label="training")
         if metrics and metrics[0]["valid"]:
             held = [m["valid"][name] for m in metrics]
-            ax.plot(steps, held, color=ORANGE, lw=1.4, label="held out")
+            ax.plot(steps, held, color=ORANGE, lw=1.4, marker=dot, label="held out")
             low, high = np.percentile([m["train"][name] for m in metrics] + held, [0, 97])
             ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-9)
         ax.axvline(best_step, color=GREY, lw=0.9, ls="--", label=f"best, step {best_step:,}")

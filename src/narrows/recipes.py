@@ -30,6 +30,7 @@ from narrows.models import Autoencoder
 from narrows.networks import Mlp, mirrored
 from narrows.objectives import Objective
 from narrows.objectives import iwae as importance_weighted
+from narrows.pca import Components
 from narrows.penalties import Contraction, DecoderSlope, Energy, Weights
 from narrows.posteriors import Deterministic
 from narrows.posteriors import Gaussian as GaussianPosterior
@@ -49,6 +50,7 @@ __all__ = [
     "deterministic",
     "dropout",
     "iwae",
+    "linear",
     "names",
     "regularised",
     "stacked",
@@ -155,6 +157,18 @@ def _recipe(**standard: Any) -> Callable[[Callable[..., Parts]], Callable[..., P
 def autoencoder(common: _Common, **objective: Any) -> Parts:
     """Autoencoder: distortion alone (Hinton & Salakhutdinov 2006, doi:10.1126/science.1127647)."""
     return common.model(common.deterministic()), Objective(**objective)
+
+
+@_recipe(beta=0.0, network=partial(Mlp, hidden=()), likelihood=partial(Gaussian, sigma=1.0))
+def linear(common: _Common, solver: str = "covariance", **objective: Any) -> Parts:
+    """Linear autoencoder: principal components, in closed form (Baldi & Hornik 1989, Neural Networks 2:53)."""
+    model = common.model(common.deterministic())
+    if solver != "gradient":
+        model.start = Components(solver)
+        for name in ("penalty", "discrepancy"):
+            if objective.get(name):
+                raise ValueError(f"solver={solver!r} minimises the distortion alone; with a {name}, solver='gradient'")
+    return model, Objective(**objective)
 
 
 @_recipe(beta=0.0)

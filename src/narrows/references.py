@@ -21,6 +21,16 @@ _WORKS = {
   author={Vincent, Pascal and Larochelle, Hugo and Lajoie, Isabelle and Bengio, Yoshua and Manzagol, Pierre-Antoine},
   journal={Journal of Machine Learning Research}, volume={11}, pages={3371--3408}, year={2010}
 }""",
+    "linear": """@article{baldi1989neural,
+  title={Neural networks and principal component analysis: Learning from examples without local minima},
+  author={Baldi, Pierre and Hornik, Kurt},
+  journal={Neural Networks}, volume={2}, number={1}, pages={53--58}, year={1989}, doi={10.1016/0893-6080(89)90014-2}
+}""",
+    "randomised": """@article{halko2011finding,
+  title={Finding Structure with Randomness: Probabilistic Algorithms for Constructing Approximate Matrix Decompositions},
+  author={Halko, Nathan and Martinsson, Per-Gunnar and Tropp, Joel A.},
+  journal={SIAM Review}, volume={53}, number={2}, pages={217--288}, year={2011}, doi={10.1137/090771806}
+}""",
     "vae": """@inproceedings{kingma2014auto,
   title={Auto-Encoding Variational {Bayes}},
   author={Kingma, Diederik P. and Welling, Max},
@@ -36,12 +46,6 @@ _WORKS = {
   title={Importance Weighted Autoencoders},
   author={Burda, Yuri and Grosse, Roger and Salakhutdinov, Ruslan},
   booktitle={International Conference on Learning Representations}, year={2016}, eprint={1509.00519}
-}""",
-    "denoising": """@article{vincent2010stacked,
-  title={Stacked Denoising Autoencoders: Learning Useful Representations in a Deep Network with a Local Denoising
-    Criterion},
-  author={Vincent, Pascal and Larochelle, Hugo and Lajoie, Isabelle and Bengio, Yoshua and Manzagol, Pierre-Antoine},
-  journal={Journal of Machine Learning Research}, volume={11}, pages={3371--3408}, year={2010}
 }""",
     "dropout": """@article{srivastava2014dropout,
   title={Dropout: A Simple Way to Prevent Neural Networks from Overfitting},
@@ -154,7 +158,9 @@ def cite(spec: dict[str, Any]) -> list[str]:
     used = [spec["recipe"]]
     for name, value in spec["arguments"].items():
         used += [name] if value else []
+        used += [value] if isinstance(value, str) else []
         if isinstance(value, dict):
             used += list(value) + [word for part in value.values() for word in part if part[word]]
+    used += ["adam"] if spec["arguments"].get("solver", "gradient") == "gradient" else []
     used = [work for name in used for work in (name, *_ALSO.get(name, []))]
-    return [_WORKS[name] for name in dict.fromkeys([*used, "adam"]) if name in _WORKS]
+    return [_WORKS[name] for name in dict.fromkeys(used) if name in _WORKS]

@@ -119,6 +119,7 @@ class _Plan(NamedTuple):
 def _plan(values: dict[str, Any]) -> _Plan:
     import narrows as nr
     from narrows import defaults, spec
+    from narrows.pca import Components
     from narrows.training import Training
     from narrows.training.estimate import epochs
     from narrows.training.loop import torch_device
@@ -141,7 +142,8 @@ def _plan(values: dict[str, Any]) -> _Plan:
         values["latent"] = _whole("latent", values["latent"])
     chosen = {name: spec.restore(name, value) for name, value in values.items()}
     model, objective = getattr(nr.recipes, recipe)(**defaults.arguments(data, recipe, chosen), seed=seed)
-    if training.epochs is None and training.minutes is None and torch_device(training.device).type == "cpu":
+    bounded = training.epochs or training.minutes or isinstance(model.start, Components)
+    if not bounded and torch_device(training.device).type == "cpu":
         training.epochs = epochs(model, objective, data.train, training.batch)
     return _Plan(data, recipe, model, objective, training)
 

@@ -11,6 +11,7 @@ from narrows.data import Data, Rows
 from narrows.defaults import operations
 from narrows.models import Autoencoder
 from narrows.objectives import Objective
+from narrows.pca import Components
 from narrows.training.adam import Adam
 from narrows.training.loop import STEPS, cap
 from narrows.training.settings import Training
@@ -36,6 +37,8 @@ def epochs(model: Autoencoder, objective: Objective, rows: Rows, batch: int) -> 
 
 def estimate(data: Data, spec: dict[str, Any] | None, training: Training) -> str:
     """One sentence from a few steps on a copy of the model, which is thrown away."""
+    if spec is not None and isinstance(recipes.build(spec)[0].start, Components):
+        return f"solved in closed form ({spec['arguments']['solver']}): nothing to train"
     rows = data.train
     total, size = cap(len(rows), training)
     seconds = 0.0

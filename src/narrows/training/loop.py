@@ -252,9 +252,9 @@ def _loop(
             record = _check(run, now, training, held, here)
             record |= {"train": dict(zip(NAMES, means.tolist(), strict=True)), "epoch": 0.0, "lr": 0.0}
             record |= {"seconds": time.monotonic() - started, "rows_per_second": 0.0}
-            run.metrics.append(record)
+            run.metrics = [record]
             if folder:
-                store.write(folder / "metrics.jsonl", _line(run.metrics[-1]).encode())
+                store.write(folder / "metrics.jsonl", _line(record).encode())
         if asked:
             where = f"; go on with `narrows fit --resume --folder {folder}`" if folder else ""
             raise Interrupted(asked[0], f"stopped at step {now.step:,} of at most {total:,}{where}")
