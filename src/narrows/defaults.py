@@ -12,7 +12,7 @@ from narrows import recipes
 from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
 from narrows.likelihoods import Bernoulli, Gaussian
-from narrows.networks import Conv
+from narrows.networks import Conv, Mlp
 
 __all__ = ["arguments", "bound", "latent", "operations"]
 

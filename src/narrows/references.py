@@ -27,7 +27,8 @@ _WORKS = {
   journal={Neural Networks}, volume={2}, number={1}, pages={53--58}, year={1989}, doi={10.1016/0893-6080(89)90014-2}
 }""",
     "randomised": """@article{halko2011finding,
-  title={Finding Structure with Randomness: Probabilistic Algorithms for Constructing Approximate Matrix Decompositions},
+  title={Finding Structure with Randomness: Probabilistic Algorithms for Constructing Approximate Matrix
+    Decompositions},
   author={Halko, Nathan and Martinsson, Per-Gunnar and Tropp, Joel A.},
   journal={SIAM Review}, volume={53}, number={2}, pages={217--288}, year={2011}, doi={10.1137/090771806}
 }""",
