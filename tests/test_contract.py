@@ -34,6 +34,7 @@ RECIPES = [
     "iwae",
     "linear",
     "regularised",
+    "sparse",
     "stacked",
     "swae",
     "vae",

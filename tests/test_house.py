@@ -23,6 +23,7 @@ STAIRS = [
         "draws",
         "memory",
         "networks",
+        "activations",
         "divergences",
         "likelihoods",
         "priors",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from narrows import (
+        activations,
         corruptions,
         data,
         divergences,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         DropoutAE,
         LinearAE,
         RegularisedAE,
+        SparseAE,
         StackedAE,
     )
     from narrows.models import Autoencoder
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "activations",
     "corruptions",
     "data",
     "divergences",
@@ -75,6 +78,7 @@ _NAMES = {
     "LinearAE": "estimators",
     "RegularisedAE": "estimators",
     "SWAE": "estimators",
+    "SparseAE": "estimators",
     "StackedAE": "estimators",
     "VAE": "estimators",
     "WAE": "estimators",
@@ -111,9 +115,11 @@ __all__ = [
     "Pass",
     "RegularisedAE",
     "Run",
+    "SparseAE",
     "StackedAE",
     "Terms",
     "Training",
+    "activations",
     "corruptions",
     "data",
     "divergences",

@@ -42,6 +42,7 @@ class Code(NamedTuple):
     index: Tensor | None = None  # type: ignore[assignment]  # (S, *grid) discrete codes
     q: Distribution | None = None  # over B rows (not S: the draws of a row share it)
     p: Distribution | None = None
+    h: Tensor | None = None  # (S, F) what the encoder said, where a penalty asks for it: sparse codes
 
     @property
     def rate(self) -> Tensor:

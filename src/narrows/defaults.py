@@ -1,6 +1,7 @@
 """What is chosen where nothing was said: resolved here, printed, and stored in the run folder."""
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,10 +13,11 @@ from narrows import recipes
 from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
 from narrows.likelihoods import Bernoulli, Gaussian
-from narrows.networks import Conv, Mlp
+from narrows.networks import Conv, Dictionary, Mlp
 
 __all__ = ["arguments", "bound", "latent", "operations"]
 
+WIDEST = 4096  # units of a sparse code where nobody says how many
 BOUND = 5e11  # floating-point operations of a first look at the likelihood: a quarter of a minute on two cores
 
 
@@ -33,15 +35,17 @@ def latent(rows: Rows) -> int:
 def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a recipe for a data set: those given, and for the others what suits the data.
 
-    Images of 32 x 32 and more get convolutions from 16 channels up, everything else a perceptron of 512 hidden units.
-    A recipe whose own network or likelihood comes with settings means just that, whatever the data.
+    A sparse code gets four units for each value of a row, at most 4,096. Images of 32 x 32 and more get convolutions from
+    16 channels up, everything else a perceptron of 512 hidden units. A recipe whose own network or likelihood is another
+    means just that, whatever the data.
     """
     standard = {name: p.default for name, p in inspect.signature(getattr(recipes, recipe)).parameters.items()}
     meant = {name: standard[name] for name in ("likelihood", "network") if isinstance(standard[name], partial)}
     chosen = meant | given
     chosen["shape"] = data.shape
+    many = recipes.overcomplete(recipe)
     if chosen.get("latent") in (None, "auto"):
-        chosen["latent"] = latent(data.train)
+        chosen["latent"] = min(4 * math.prod(data.shape), WIDEST) if many else latent(data.train)
     if "likelihood" not in chosen:
         # with beta = 0 a learned sigma or scale has no optimum, and squared errors are what such members are for
         fixed = recipes.deterministic(recipe) and getattr(data.likelihood, "func", data.likelihood) is not Bernoulli

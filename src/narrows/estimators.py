@@ -42,6 +42,7 @@ __all__ = [
     "DropoutAE",
     "LinearAE",
     "RegularisedAE",
+    "SparseAE",
     "StackedAE",
 ]
 
@@ -237,6 +238,17 @@ class StackedAE(_Estimator, recipe="stacked"):
 
 class RegularisedAE(_Estimator, recipe="regularised"):
     """Regularised autoencoder: generative by a density that is fitted to its codes (recipe `regularised`)."""
+
+
+class SparseAE(_Estimator, recipe="sparse"):
+    """Sparse autoencoder: many units of which few fire, four for each column where latent is "auto" (recipe `sparse`).
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> codes = SparseAE(latent=20, active=3, training=Training(epochs=2)).fit_transform(X)
+        >>> bool(((codes != 0).sum(1) <= 3).all())
+        True
+    """
 
 
 class AAE(_Estimator, recipe="aae"):

@@ -21,9 +21,11 @@ from narrows.likelihoods import log_prob
 from narrows.memory import keep_freed
 from narrows.models import Autoencoder
 from narrows.objectives import log_weights, repeated
+from narrows.posteriors import Sparse
 
 __all__ = [
     "ActiveUnits",
+    "Features",
     "Likelihood",
     "Mean",
     "RoundTrip",
@@ -32,6 +34,7 @@ __all__ = [
     "codes",
     "distortion_rate",
     "evaluate",
+    "features",
     "inputs",
     "log_likelihood",
     "reconstruct",
@@ -85,6 +88,17 @@ class ActiveUnits(NamedTuple):
     by_rate: Tensor | None  # (D,) bool: mean KL > 0.01 nats (Sonderby et al. 2016); None for a deterministic code
     variance: Tensor  # (D,)
     rate: Tensor | None  # (D,) nats
+
+
+class Features(NamedTuple):
+    """What the units of a sparse code stand for."""
+
+    rate: Tensor  # (D,) share of the rows for which the unit fires
+    dead: Tensor  # (D,) bool: it fires for none
+    active: Mean  # units that fire for a row: the mean L0
+    rows: Tensor  # (D, top) positions of the rows with the largest values, largest first
+    values: Tensor  # (D, top) those values
+    directions: Tensor  # (D, *event) what one of the unit adds to x, model units
 
 
 class RoundTrip(NamedTuple):
@@ -235,6 +249,45 @@ def active_units(model: Autoencoder, data: Rows | Tensor) -> ActiveUnits:
 
 
 @torch.no_grad()
+def features(model: Autoencoder, data: Rows | Tensor, top: int = 10) -> Features:
+    """Which rows make each unit of the code fire, how often, and what the unit adds to a row.
+
+    A direction is E[x | e_j] - E[x | 0] for the unit vector e_j: the dictionary's own row where the decoder is affine.
+    Units of codes that are not sparse fire where they are not 0. Memory grows with units and `top`, not with rows.
+
+    Raises: ValueError for top < 1, TypeError for a model that is told context.
+
+    Example:
+        >>> from narrows.recipes import sparse
+        >>> model, _ = sparse((8,), latent=16, active=2)
+        >>> found = features(model, torch.rand(50, 8), top=3)
+        >>> found.rows.shape, found.directions.shape, found.active.mean <= 2
+        (torch.Size([16, 3]), torch.Size([16, 8]), True)
+    """
+    rows = as_rows(data)
+    if top < 1:
+        raise ValueError(f"features shows at least one row a unit; got top={top}")
+    top, start = min(top, len(rows)), 0
+    fires = getattr(model.posterior, "fires", lambda z: z != 0)
+    values, places, counts = torch.empty(0, model.latent), torch.empty(0, model.latent, dtype=torch.int64), []
+    times = torch.zeros(model.latent, dtype=torch.int64)
+    for batch in _batches(model, rows):
+        z = model.encode(batch.x, batch.context).z
+        fired = fires(z)
+        counts.append(fired.sum(1).cpu())
+        times += fired.sum(0).cpu()
+        here = torch.arange(start, start + len(z))[:, None].expand(-1, model.latent)
+        start += len(z)
+        values, places = torch.cat([values.to(z.dtype), z.cpu()]), torch.cat([places, here])
+        values, index = values.topk(min(top, len(values)), 0)  # (top, D), and so on with the next rows
+        places = places.gather(0, index)
+    one = torch.eye(model.latent, device=_device(model), dtype=values.dtype)
+    nothing = model.decode(torch.zeros_like(one[:1])).mean
+    directions = torch.cat([(model.decode(part).mean - nothing).cpu() for part in one.split(1024)])
+    return Features(times / len(rows), times == 0, Mean.of(torch.cat(counts)), places.T, values.T, directions)
+
+
+@torch.no_grad()
 def round_trip(model: Autoencoder, data: Rows | Tensor, seed: int = 0) -> RoundTrip:
     """Errors of x to z to x on the rows, and of z to x to z on as many draws from the prior."""
     errors, back = [], []
@@ -268,19 +321,23 @@ def evaluate(
     discrete = model.likelihood.discrete
     fitted = inputs(model, data.train.take(torch.arange(min(len(data.train), 50_000)))).flatten(1)
     levels = getattr(model.likelihood, "levels", 2 if discrete else None)
-    pca, columns = fit_pca(fitted, model.latent), fit_columns(fitted, levels)
+    train = data.train.take(torch.arange(min(len(data.train), 10_000)))
+    spent = model.latent  # numbers that a row's code consists of
+    if isinstance(model.posterior, Sparse):
+        spent = max(1, round(features(model, train, top=1).active.mean))
+    pca, columns = fit_pca(fitted, spent), fit_columns(fitted, levels)
     parts = {}
     for name, part in (("train", data.train), ("valid", data.valid), ("test", data.test)):
         if len(part):
             parts[name] = _part(model, part, (pca, columns), samples if density else 0, rows, seed)
-    units = active_units(model, data.train.take(torch.arange(min(len(data.train), 10_000))))
+    units = active_units(model, train)
     trip = round_trip(model, data.train.take(torch.arange(min(len(data.train), 1000))))
     judged = parts[list(parts)[-1]]
     result = {
         "samples": samples if density else None,
         "seed": seed,
         "discrete": discrete,
-        "latent": model.latent,
+        "latent": spent,
         "parts": parts,
         "active_units": {
             "total": model.latent,
@@ -291,7 +348,7 @@ def evaluate(
         },
         "round_trip": {"x": Mean.of(trip.x), "z": None if trip.z is None else Mean.of(trip.z)},
     }
-    return result | {"verdict": verdict(judged, list(parts)[-1], model.latent, discrete)}
+    return result | {"verdict": verdict(judged, list(parts)[-1], spent, discrete)}
 
 
 def _part(

@@ -11,11 +11,11 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import linear, normalize, relu
 
 from narrows import draws
 
-__all__ = ["Conv", "Mlp", "mirrored"]
+__all__ = ["Conv", "Dictionary", "Mlp", "mirrored"]
 
 
 def _join(x: Tensor, context: Tensor | None) -> Tensor:
@@ -71,6 +71,48 @@ class Mlp(nn.Module):
     def stages(self) -> list[nn.Module]:
         """Its layers one by one, with a ReLU to be put between them: they share the weights of this network."""
         return [nn.Sequential(nn.Flatten(), layer) for layer in self.layers]
+
+
+class Dictionary(nn.Module):
+    r"""One affine map between rows and the units of a sparse code; the side that is a vector is the code's.
+
+    .. math:: h = W (x - c) + b, \qquad x = b' + \sum_j z_j \, d_j / |d_j|
+
+    To an image or a likelihood's parameters (channels, *event) it is the decoder on the right, in which every unit
+    stands for a direction of length 1: no step of training can change that, since the length is taken out in the
+    forward pass. To a vector it is the encoder on the left. The origin c is a buffer, zero until `start` sets it.
+
+    Shapes: (S, *inputs), context (S, context) or None -> (S, *outputs).
+
+    Example:
+        >>> Dictionary((32,), (1, 20)).directions.square().sum(1).allclose(torch.ones(32))
+        True
+    """
+
+    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], context: int = 0) -> None:
+        super().__init__()
+        self.outputs, self.decodes = tuple(outputs), len(outputs) > len(inputs)
+        wide, high = math.prod(inputs), math.prod(outputs)
+        self.weight = nn.Parameter(torch.empty((wide, high) if self.decodes else (high, wide + context)))
+        nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)  # a unit is a row, of length about 1
+        self.bias = nn.Parameter(torch.zeros(high))
+        self.told = nn.Parameter(torch.randn(context, high) / high**0.5) if self.decodes and context else None
+        self.centre: Tensor
+        if not self.decodes:
+            self.register_buffer("centre", torch.zeros(wide))
+
+    @property
+    def directions(self) -> Tensor:
+        """What each unit of a decoder stands for, (units, values), of length 1."""
+        return normalize(self.weight, dim=1)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if self.decodes:
+            rows = self.directions if self.told is None else torch.cat([self.directions, self.told])
+            x = torch.addmm(self.bias, _join(x, context), rows)
+        else:
+            x = linear(_join(x.flatten(1) - self.centre, context), self.weight, self.bias)
+        return x.view(-1, *self.outputs)
 
 
 def _halvings(height: int, width: int) -> list[tuple[int, int]]:

@@ -7,12 +7,26 @@ are added. Each carries its weight.
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.functional import normalize
 
+from narrows.activations import JumpReLU
 from narrows.contract import Batch, Pass
 from narrows.models import Autoencoder
+from narrows.networks import Dictionary
+from narrows.posteriors import Sparse
 
-__all__ = ["L1", "Contraction", "DecoderSlope", "Energy", "TargetActivity", "Weights"]
+__all__ = [
+    "L0",
+    "L1",
+    "AuxK",
+    "Contraction",
+    "DecoderSlope",
+    "Energy",
+    "Resampling",
+    "TargetActivity",
+    "Weights",
+]
 
 
 class _Penalty(nn.Module):
@@ -128,6 +142,27 @@ class L1(_Penalty):
         return self.weight * found.code.z.abs().flatten(1).sum(1)
 
 
+class L0(_Penalty):
+    r"""The number of units that fire, as the thresholds of `activations.JumpReLU` see it.
+
+    .. math:: w \sum_j [h_j > \theta_j]
+
+    Only the thresholds learn from it, by a pseudo-derivative.
+
+    Raises: TypeError where the code has no such thresholds.
+    Reference: Jumping Ahead (Rajamanoharan et al., 2024), arXiv:2407.14435, equations 9 and 12.
+    """
+
+    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+        activation = getattr(model.posterior, "activation", None)
+        if not isinstance(activation, JumpReLU) or found.code.h is None:
+            raise TypeError(
+                f"L0 moves learned thresholds, and {type(activation or model.posterior).__name__} has none: take "
+                "activation=JumpReLU, or L1 for codes without thresholds"
+            )
+        return self.weight * activation.fires(found.code.h).sum(1)
+
+
 class TargetActivity(_Penalty):
     r"""Holds every unit's mean activity to a target, as coins with those probabilities (units between 0 and 1).
 
@@ -154,3 +189,127 @@ class TargetActivity(_Penalty):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, target={self.target:g}"
+
+
+class _Idle(_Penalty):
+    """Counts the rows since each unit last fired, in training steps only; a unit is dead after `after` of them."""
+
+    most = 10_000_000  # rows; what Gao et al. 2024 wait (appendix A.2)
+
+    def __init__(self, latent: int, weight: float, after: int | None) -> None:
+        super().__init__(weight)
+        if latent < 1 or (after is not None and after < 1):
+            raise ValueError(f"units and rows to wait are at least 1; got latent={latent}, after={after}")
+        self.latent, self.after = latent, after
+        self.idle: Tensor
+        self.register_buffer("idle", torch.zeros(latent, dtype=torch.int64))
+
+    @torch.no_grad()
+    def count(self, model: Autoencoder, batch: Batch, z: Tensor) -> Tensor:
+        """Which units are dead, (latent,) bool, this batch included."""
+        if not isinstance(model.posterior, Sparse):
+            raise TypeError(
+                f"{type(self).__name__} looks after units that stop firing, and those of "
+                f"{type(model.posterior).__name__} codes do not: use recipe sparse, or leave this penalty away"
+            )
+        if self.training and batch.step is not None:  # a look at the loss is not training
+            fired = model.posterior.fires(z).any(0)
+            seen = torch.cat([fired, fired.new_ones(1)]).long() * len(batch.x)
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.all_reduce(seen)
+            self.idle.copy_(torch.where(seen[:-1] > 0, 0, self.idle + seen[-1]))
+        return self.idle >= (self.after or min(batch.rows, self.most))
+
+    def extra_repr(self) -> str:
+        return f"latent={self.latent}, {super().extra_repr()}, after={self.after}"
+
+
+class AuxK(_Idle):
+    r"""Dead units learn to explain what the living ones leave over; for training only, in evaluation it is zero.
+
+    .. math:: \tfrac{w}{2} \, \| e - \hat e \|^2, \quad e = x - \hat x, \quad \hat e = D z_\text{dead}
+
+    with z_dead the `units` largest positive pre-activations of dead units; e is given, not learned. The half is that
+    of a Gaussian with sigma = 1, so that w weighs it against the distortion as in the paper.
+
+    Arguments: `units` k_aux, by the paper about half the values of a row; `after` rows without firing after which a
+    unit counts as dead, None for one pass over the training rows (at most the paper's 10 million).
+    Raises: ValueError for more units than there are, TypeError for codes that are not sparse.
+    Reference: Scaling and evaluating sparse autoencoders (Gao et al., 2024), arXiv:2406.04093, appendix A.2.
+    """
+
+    def __init__(self, latent: int, units: int, weight: float = 1 / 32, after: int | None = None) -> None:
+        super().__init__(latent, weight, after)
+        if not 1 <= units <= latent:
+            raise ValueError(f"AuxK takes from 1 to all {latent} units; got units={units}")
+        self.units = units
+
+    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+        z, h = found.code.z, found.code.h
+        dead = self.count(model, batch, z)
+        if not self.training or h is None:
+            return found.code.penalty
+        values, index = h.masked_fill(~dead, -math.inf).topk(self.units, 1)
+        z = torch.zeros_like(h).scatter(1, index, values.relu())
+        # less what an empty code decodes to, so that of an affine decoder only the directions are left
+        explained = model.decode(z, batch.context).mean - model.decode(torch.zeros_like(z), batch.context).mean
+        samples = len(z) // len(batch.x)
+        error = batch.target.repeat(samples, *[1] * (batch.target.dim() - 1)) - found.px.mean.detach()
+        missed = error - explained
+        if batch.seen is not None:
+            missed = torch.where(batch.seen.repeat(samples, *[1] * (batch.seen.dim() - 1)), missed, 0.0)
+        return self.weight / 2 * missed.square().flatten(1).sum(1) * dead.any()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, units={self.units}"
+
+
+class Resampling(_Idle):
+    """Gives dead units a new life at once: as directions, rows that the model explains badly.
+
+    Every `every` steps `fit` calls `renew`. The penalty itself is zero.
+
+    Arguments: `after` as in `AuxK`.
+    Reference: Towards Monosemanticity (Bricken et al., 2023), appendix "Neuron resampling".
+    """
+
+    def __init__(self, latent: int, every: int = 1000, after: int | None = None) -> None:
+        super().__init__(latent, 0.0, after)
+        if every < 1:
+            raise ValueError(f"every is a number of steps of at least 1; got every={every}")
+        self.every = every
+
+    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+        self.count(model, batch, found.code.z)
+        return found.code.penalty
+
+    @torch.no_grad()
+    def renew(self, model: Autoencoder, batch: Batch) -> list[tuple[nn.Parameter, Tensor]]:
+        """Sets the dead units from some rows; the parameters that changed, each with the rows of it that did.
+
+        A row is drawn with probability proportional to its squared error squared. Its direction, of length 1, becomes
+        the unit's; the encoder reads that direction at a fifth of the mean length of the living, without a bias.
+        """
+        encoder, decoder = model.encoder, model.decoder
+        if not isinstance(encoder, Dictionary) or not isinstance(decoder, Dictionary):
+            raise TypeError("Resampling writes directions into a Dictionary: take network=Dictionary, or AuxK")
+        dead = self.idle >= (self.after or min(batch.rows, self.most))
+        units = dead.nonzero().flatten()
+        if not len(units):
+            return []
+        x = batch.target.flatten(1)
+        was = model.training
+        model.eval()
+        error = (x - model(batch.x, batch.context).px.mean.flatten(1)).square().sum(1)
+        model.train(was)
+        chosen = torch.multinomial(error.square() + 1e-12, len(units), replacement=True)
+        new = normalize(x[chosen] - decoder.bias[: x.shape[1]])
+        length = encoder.weight[~dead].norm(dim=1).mean(0) if not dead.all() else encoder.weight.new_ones(())
+        decoder.weight[units] = new
+        encoder.weight[units, : x.shape[1]] = 0.2 * length * new
+        encoder.bias[units] = 0.0
+        self.idle[units] = 0
+        return [(parameter, units) for parameter in (encoder.weight, encoder.bias, decoder.weight)]
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, every={self.every}"

@@ -14,7 +14,7 @@ from narrows import draws
 from narrows.contract import Code
 from narrows.divergences import kl
 
-__all__ = ["Deterministic", "Gaussian"]
+__all__ = ["Deterministic", "Gaussian", "Sparse"]
 
 
 class Deterministic(nn.Module):
@@ -92,3 +92,36 @@ class Gaussian(nn.Module):
         rates = kl(q, p)  # (B, latent)
         rates = rates if samples == 1 else rates.repeat(samples, 1)  # (S, latent)
         return Code(z, rates, None, None, penalty, q=q, p=p)
+
+
+class Sparse(nn.Module):
+    """The code is what an activation leaves of the encoder's numbers: many units, of which few fire for a row.
+
+    Arguments: `activation`, a module of `activations`; `prior` as in `Deterministic`.
+    Shapes: h (B, latent) -> z (S, latent), rates (S, 1) of zeros; log_q, log_p, q, p None.
+
+    Example:
+        >>> from narrows.activations import TopK
+        >>> Sparse(TopK(8, active=2))(torch.rand(3, 8)).z.count_nonzero(1)
+        tensor([2, 2, 2])
+    """
+
+    density = False
+
+    def __init__(self, activation: nn.Module, prior: nn.Module | None = None) -> None:
+        super().__init__()
+        self.latent = self.features = int(activation.latent)  # type: ignore[arg-type]
+        self.activation, self.prior = activation, prior
+
+    def forward(self, h: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = True) -> Code:
+        h = h.flatten(1)
+        z = self.activation(h).repeat(samples, 1)  # (S, latent)
+        nothing = z.new_zeros(z.shape[0])
+        return Code(z, nothing[:, None], None, None, nothing, h=h.repeat(samples, 1))
+
+    def fires(self, z: Tensor) -> Tensor:
+        """Which units fire, (S, latent) bool."""
+        return z.abs() > self.activation.floor  # type: ignore[operator]
+
+    def extra_repr(self) -> str:
+        return f"latent={self.latent}"

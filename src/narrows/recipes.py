@@ -15,24 +15,27 @@ and hands the rest on to `Objective`. A model built here carries its description
 """
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from narrows import draws
+from narrows.activations import BatchTopK, TopK
 from narrows.corruptions import Masking
 from narrows.divergences import MMD, Adversarial, Game, JensenShannon, SlicedWasserstein
 from narrows.likelihoods import Bernoulli, Gaussian, Likelihood
 from narrows.models import Autoencoder
-from narrows.networks import Mlp, mirrored
+from narrows.networks import Dictionary, Mlp, mirrored
 from narrows.objectives import Objective
 from narrows.objectives import iwae as importance_weighted
 from narrows.pca import Components
-from narrows.penalties import Contraction, DecoderSlope, Energy, Weights
-from narrows.posteriors import Deterministic
+from narrows.penalties import AuxK, Contraction, DecoderSlope, Energy, Resampling, Weights
+from narrows.posteriors import Deterministic, Sparse
 from narrows.posteriors import Gaussian as GaussianPosterior
 from narrows.pretraining import Greedy
 from narrows.priors import GaussianMixture, StandardNormal
@@ -52,7 +55,9 @@ __all__ = [
     "iwae",
     "linear",
     "names",
+    "overcomplete",
     "regularised",
+    "sparse",
     "stacked",
     "swae",
     "vae",
@@ -77,6 +82,19 @@ class _Common:
     def deterministic(self) -> nn.Module:
         """A point code, with the prior where there is one."""
         return Deterministic(self.latent, None if self.prior is None else self.prior(self.latent))
+
+    def sparse(self, activation: Callable[..., nn.Module], active: int | None) -> Sparse:
+        """Many units of which few fire: `active`, or where nothing is said 32, or fewer for few values or units."""
+        part = getattr(activation, "func", activation)
+        if part in (TopK, BatchTopK) and "active" not in getattr(activation, "keywords", {}):
+            few = min(32, math.prod(self.shape) // 4, self.latent // 4)
+            activation = partial(activation, active=max(1, few) if active is None else active)
+        elif active is not None:
+            raise ValueError(
+                f"active={active} counts the units of TopK and BatchTopK; how many fire with {part.__name__} is up to "
+                "the weight of its penalty"
+            )
+        return Sparse(activation(self.latent), None if self.prior is None else self.prior(self.latent))
 
     def gaussian(self) -> nn.Module:
         """A diagonal normal, priced against the prior."""
@@ -234,6 +252,63 @@ def regularised(
     return common.model(common.deterministic()), Objective(penalty=[Energy(energy), smooth], **objective)
 
 
+# ---- many units, few at a time ----------------------------------------------------------------------------------
+
+
+_SPARSE = "penalty=L1(0.1) for ReLU, TargetActivity(1.0, 0.05) for Sigmoid, L0(0.1) for JumpReLU"
+
+
+def _listed(penalty: nn.Module | Iterable[nn.Module] | None) -> list[nn.Module]:
+    return [] if penalty is None else [penalty] if isinstance(penalty, nn.Module) else list(penalty)
+
+
+@torch.no_grad()
+def _tied(model: Autoencoder) -> Autoencoder:
+    """The encoder begins as the decoder transposed, which leaves few units dead (Gao et al. 2024, appendix A.1)."""
+    encoder, decoder = model.encoder, model.decoder
+    if isinstance(encoder, Dictionary) and isinstance(decoder, Dictionary):
+        width = encoder.centre.numel()
+        if decoder.weight.shape[1] == width:  # a likelihood with one number a value
+            encoder.weight[:, :width] = decoder.directions
+    model.start = _centred
+    return model
+
+
+@torch.no_grad()
+def _centred(model: Autoencoder, rows: Any, _: Callable[..., Any]) -> bool:
+    """Before the first step: the training rows' mean is where the encoder's origin and an empty code lie."""
+    if isinstance(model.posterior.activation, BatchTopK):  # type: ignore[union-attr]
+        model.posterior.activation.batches.zero_()  # type: ignore[union-attr]  # what was seen before is forgotten
+    if isinstance(model.encoder, Dictionary) and not model.encoder.centre.any():
+        mean = sum(b.x.flatten(1).sum(0, dtype=torch.float64) for b in rows.batches(4096)) / len(rows)
+        model.encoder.centre.copy_(mean)
+        if isinstance(model.decoder, Dictionary) and isinstance(model.likelihood, Gaussian):
+            model.decoder.bias.copy_(mean)
+    return False
+
+
+@_recipe(beta=0.0, network=Dictionary)
+def sparse(
+    common: _Common,
+    activation: Callable[..., nn.Module] = TopK,
+    active: int | None = None,
+    revive: str = "auxk",
+    penalty: nn.Module | Iterable[nn.Module] | None = None,
+    **objective: Any,
+) -> Parts:
+    """Sparse autoencoder: many units, of which few fire for a row (Gao et al. 2024, arXiv:2406.04093)."""
+    posterior, parts = common.sparse(activation, active), _listed(penalty)
+    model = common.model(posterior)
+    if not parts and not hasattr(posterior.activation, "active"):
+        raise ValueError(f"{type(posterior.activation).__name__} codes are sparse only under a penalty: {_SPARSE}")
+    if revive not in ("auxk", "resampling", "none"):
+        raise ValueError(f'revive is "auxk", "resampling" or "none"; got {revive!r}')
+    if revive != "none" and not posterior.activation.floor:  # a sigmoid never rests, so no unit of it dies
+        units = max(1, min(512, common.latent, math.prod(common.shape) // 2))
+        parts.append(AuxK(common.latent, units) if revive == "auxk" else Resampling(common.latent))
+    return _tied(model), Objective(penalty=parts, **objective)
+
+
 # ---- codes that together follow the prior -----------------------------------------------------------------------
 
 
@@ -303,6 +378,11 @@ def names() -> dict[str, str]:
         for name in __all__
         if hasattr(globals()[name], "__wrapped__")  # made by `_recipe`
     }
+
+
+def overcomplete(recipe: str) -> bool:
+    """Whether a recipe's code is sparse, so that it has more units than a row has values."""
+    return isinstance(globals()[recipe]((2,), latent=2)[0].posterior, Sparse)
 
 
 def deterministic(recipe: str) -> bool:

@@ -133,6 +133,38 @@ _WORKS = {
     Guillaume and Lerchner, Alexander},
   journal={arXiv preprint arXiv:1804.03599}, year={2018}
 }""",
+    "sparse": """@inproceedings{gao2025scaling,
+  title={Scaling and evaluating sparse autoencoders},
+  author={Gao, Leo and Dupr{\'e} la Tour, Tom and Tillman, Henk and Goh, Gabriel and Troll, Rajan and Radford, Alec and
+    Sutskever, Ilya and Leike, Jan and Wu, Jeffrey},
+  booktitle={International Conference on Learning Representations}, year={2025}, eprint={2406.04093}
+}""",
+    "BatchTopK": """@article{bussmann2024batchtopk,
+  title={{BatchTopK} Sparse Autoencoders},
+  author={Bussmann, Bart and Leask, Patrick and Nanda, Neel},
+  journal={arXiv preprint arXiv:2412.06410}, year={2024}
+}""",
+    "JumpReLU": """@article{rajamanoharan2024jumping,
+  title={Jumping Ahead: Improving Reconstruction Fidelity with {JumpReLU} Sparse Autoencoders},
+  author={Rajamanoharan, Senthooran and Lieberum, Tom and Sonnerat, Nicolas and Conmy, Arthur and Varma, Vikrant and
+    Kram{\'a}r, J{\'a}nos and Nanda, Neel},
+  journal={arXiv preprint arXiv:2407.14435}, year={2024}
+}""",
+    "L1": """@article{olshausen1996emergence,
+  title={Emergence of simple-cell receptive field properties by learning a sparse code for natural images},
+  author={Olshausen, Bruno A. and Field, David J.},
+  journal={Nature}, volume={381}, number={6583}, pages={607--609}, year={1996}, doi={10.1038/381607a0}
+}""",
+    "TargetActivity": """@misc{ng2011sparse,
+  title={Sparse autoencoder},
+  author={Ng, Andrew},
+  howpublished={CS294A lecture notes, Stanford University}, year={2011}
+}""",
+    "resampling": """@article{bricken2023monosemanticity,
+  title={Towards Monosemanticity: Decomposing Language Models With Dictionary Learning},
+  author={Bricken, Trenton and Templeton, Adly and Batson, Joshua and Chen, Brian and Jermyn, Adam and others},
+  journal={Transformer Circuits Thread}, year={2023}
+}""",
     "adam": """@inproceedings{kingma2015adam,
   title={Adam: A Method for Stochastic Optimization},
   author={Kingma, Diederik P. and Ba, Jimmy},
@@ -159,7 +191,7 @@ def cite(spec: dict[str, Any]) -> list[str]:
     used = [spec["recipe"]]
     for name, value in spec["arguments"].items():
         used += [name] if value else []
-        used += [value] if isinstance(value, str) else []
+        used += [value] if isinstance(value, str) else []  # one of several, named by a word
         if isinstance(value, dict):
             used += list(value) + [word for part in value.values() for word in part if part[word]]
     used += ["adam"] if spec["arguments"].get("solver", "gradient") == "gradient" else []

@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from narrows import (
+    activations,
     corruptions,
     divergences,
     likelihoods,
@@ -39,6 +40,7 @@ _MODULES: dict[str, ModuleType] = {
     "discrepancy": divergences,
     "game": divergences,
     "penalty": penalties,
+    "activation": activations,
 }
 _BUILT = (schedules, corruptions, divergences, penalties)  # stand in a recipe's arguments as what they build
 

@@ -45,6 +45,12 @@ class Adam:
             amsgrad=False, maximize=False,
         )  # fmt: skip
 
+    def forget(self, parameter: nn.Parameter, rows: Tensor) -> None:
+        """Zeroes the means and squares of some rows of a parameter, which were set anew."""
+        number = next(i for i, p in enumerate(self.parameters) if p is parameter)
+        self.means[number][rows] = 0.0
+        self.squares[number][rows] = 0.0
+
     def state(self) -> dict[str, Tensor]:
         """Step counts, means and squares as they stand, the latter by the number of the parameter."""
         kept = {f"mean.{number}": t for number, t in enumerate(self.means)}

@@ -5,11 +5,12 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from narrows.data import Rows
-from narrows.evaluate import active_units
+from narrows.evaluate import active_units, features
 from narrows.models import Autoencoder
 from narrows.objectives import Objective
+from narrows.posteriors import Sparse
 
-__all__ = ["after", "before", "check_support", "not_finite"]
+__all__ = ["after", "before", "check_support", "dead", "not_finite"]
 
 
 def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> None:
@@ -41,7 +42,13 @@ def before(model: Autoencoder, objective: Objective, rows: Rows, size: int) -> l
         found.append(f"{len(rows)} rows are fewer than a batch of {size}: every step takes all of them")
         size = len(rows)
     width = int(torch.Size(rows.shape).numel())
-    if rows.wanted == rows.shape and model.latent >= width:
+    sparse = isinstance(model.posterior, Sparse)
+    if sparse and getattr(model.posterior.activation, "active", 0) >= width:
+        found.append(
+            f"{model.posterior.activation.active} units may fire for a row of only {width} values: nothing forces "  # type: ignore[union-attr]
+            f"the model to choose; take --set active={max(width // 4, 1)} or less"
+        )
+    if rows.wanted == rows.shape and model.latent >= width and not sparse:
         found.append(
             f"the code has {model.latent} units and a row only {width} values: nothing forces the model to compress; "
             f"take --latent {max(width // 2, 1)} or less"
@@ -78,7 +85,9 @@ def _without_gradient(model: Autoencoder, objective: Objective, rows: Rows) -> l
 
 
 def after(model: Autoencoder, rows: Rows) -> list[str]:
-    """What the trained code shows: posterior collapse, dead units."""
+    """What the trained code shows: posterior collapse, units that never change (of sparse codes see `dead`)."""
+    if isinstance(model.posterior, Sparse):
+        return []
     units = active_units(model, rows.take(torch.arange(min(len(rows), 2000))))
     total, active = model.latent, int(units.by_variance.sum())
     if active == total:
@@ -93,6 +102,21 @@ def after(model: Autoencoder, rows: Rows) -> list[str]:
     return [
         f"{total - active} of {total} units of the code are inactive (posterior collapse of single units). That is "
         f"harmless if the rate is what you want to spend; else --set free_bits=0.1, or --latent {active}"
+    ]
+
+
+def dead(model: Autoencoder, rows: Rows) -> list[str]:
+    """Units of a sparse code that fire on no training row (of the first 100,000)."""
+    if not isinstance(model.posterior, Sparse):
+        return []
+    few = rows.take(torch.arange(min(len(rows), 100_000)))
+    count = int(features(model, few, top=1).dead.sum())
+    if not count:
+        return []
+    return [
+        f"{count:,} of {model.latent:,} units of the sparse code are dead: they fire on none of {len(few):,} training "
+        "rows. Train longer (--epochs), so that --set revive=auxk can bring them back; try --set revive=resampling or "
+        f"a larger --set active; or take --latent {model.latent - count}"
     ]
 
 

@@ -24,6 +24,7 @@ from narrows.data import rows as as_rows
 from narrows.memory import keep_freed
 from narrows.models import Autoencoder
 from narrows.objectives import Objective
+from narrows.penalties import Resampling
 from narrows.spec import arguments_of
 from narrows.store import Run
 from narrows.tasks import fit_prior
@@ -133,7 +134,7 @@ def fit(
         if model.prior is not None and not model.density and objective.discrepancy is None:
             fit_prior(model, rows, seed=training.seed)  # it took no part in training
         if here.rank == 0:
-            config["alarms"] += alarms.after(model, held or rows)
+            config["alarms"] += alarms.after(model, held or rows) + alarms.dead(model, rows)
         if kept is not None:
             store.write_tensors(kept / "weights.safetensors", store.state_of(model, objective))
             store.write_json(kept / "config.json", config)
@@ -219,6 +220,7 @@ def _loop(
             if training.clip:
                 clip_grad_norm_(parameters, training.clip)
             optimiser.step()
+            _renew(model, objective, rows, optimiser, training.seed, step + 1)
             losses[step % every] = terms.loss
             if weight:
                 _add(now.sums, terms)
@@ -262,6 +264,17 @@ def _loop(
         model.load_state_dict(store.unprefixed("model", best))
         objective.load_state_dict(store.unprefixed("objective", best))
         run.config |= {"steps": now.step, "best_step": now.best_step, "seconds": round(time.monotonic() - started, 1)}
+
+
+@torch.no_grad()
+def _renew(model: Autoencoder, objective: Objective, rows: Rows, optimiser: Adam, seed: int, step: int) -> None:
+    """Where a penalty sets units of the code anew, at steps of its own: a function of seed and step alone."""
+    for part in objective.penalty:
+        if isinstance(part, Resampling) and step % part.every == 0:
+            with draws.seeded(seed, 13, step):
+                few = rows.batch(torch.randperm(len(rows))[:8192])
+                for parameter, units in part.renew(model, few):
+                    optimiser.forget(parameter, units)
 
 
 def _inner(training: Training, quiet: bool) -> Callable[..., Run]:
