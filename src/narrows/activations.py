@@ -72,7 +72,7 @@ class TopK(_Counted):
 
 
 class BatchTopK(_Counted):
-    r"""The `active` * B largest units of a batch where they are positive: a difficult row may have more than an easy one.
+    r"""The `active` * B largest units of a batch where they are positive: hard rows may have more than easy ones.
 
     In evaluation, where a row must not depend on its company, a unit fires above a threshold: the mean, over about the
     last hundred training batches, of the least value that was kept.

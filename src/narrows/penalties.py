@@ -247,15 +247,15 @@ class AuxK(_Idle):
     def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
         z, h = found.code.z, found.code.h
         dead = self.count(model, batch, z)
-        if not self.training or h is None:
-            return found.code.penalty
+        if not self.training or h is None or (h.is_cpu and not torch.compiler.is_compiling() and not dead.any()):
+            return found.code.penalty  # zero; elsewhere the question would make a step wait for the device
         values, index = h.masked_fill(~dead, -math.inf).topk(self.units, 1)
         z = torch.zeros_like(h).scatter(1, index, values.relu())
+        nothing = torch.zeros_like(z if batch.context is not None else z[:1])
         # less what an empty code decodes to, so that of an affine decoder only the directions are left
-        explained = model.decode(z, batch.context).mean - model.decode(torch.zeros_like(z), batch.context).mean
+        explained = model.decode(z, batch.context).mean - model.decode(nothing, batch.context).mean
         samples = len(z) // len(batch.x)
-        error = batch.target.repeat(samples, *[1] * (batch.target.dim() - 1)) - found.px.mean.detach()
-        missed = error - explained
+        missed = batch.target.repeat(samples, *[1] * (batch.target.dim() - 1)) - found.px.mean.detach() - explained
         if batch.seen is not None:
             missed = torch.where(batch.seen.repeat(samples, *[1] * (batch.seen.dim() - 1)), missed, 0.0)
         return self.weight / 2 * missed.square().flatten(1).sum(1) * dead.any()
