@@ -7,7 +7,7 @@ against the model both players' losses come out of one graph, and neither's grad
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -154,9 +154,17 @@ class SlicedWasserstein(nn.Module):
 class Game(Protocol):
     """A divergence as the best that a critic V can do: sup_V E_q[fake(V(z))] - E_p[real(V(z))].
 
-    `model` is what the encoder minimises of E_q. V is large where codes are more frequent than the prior says.
+    `model` is what the encoder minimises of E_q. V is large where codes are more frequent than the prior says. The
+    critic pays penalty * E (|V'| - slope)^2 between codes and draws: for Wasserstein's distance that is what makes the
+    supremum one over slopes of 1; for the others a slope of 0 keeps it from running ahead of the encoder, which would
+    else chase it in circles (Thanh-Tung et al. 2019, arXiv:1902.03984, equation 6; Mescheder et al. 2018,
+    arXiv:1801.04406, why that converges). It is no part of the value.
     """
 
+    slope: ClassVar[float]
+
+    @property
+    def penalty(self) -> float: ...
     def fake(self, v: Tensor) -> Tensor: ...
     def real(self, v: Tensor) -> Tensor: ...
     def model(self, v: Tensor) -> Tensor: ...
@@ -171,6 +179,8 @@ class JensenShannon:
     """
 
     saturating: bool = False
+    penalty: float = 0.5
+    slope: ClassVar[float] = 0.0
 
     def fake(self, v: Tensor) -> Tensor:
         return 0.5 * (math.log(2) + logsigmoid(v))
@@ -189,6 +199,7 @@ class Wasserstein:
     """
 
     penalty: float = 10.0
+    slope: ClassVar[float] = 1.0
 
     def fake(self, v: Tensor) -> Tensor:
         return v
@@ -208,6 +219,9 @@ class Wasserstein:
 class KL:
     """KL(q || p): f = u log u, T = V, f* = exp(T - 1); the best V is 1 + log q/p."""
 
+    penalty: float = 0.5
+    slope: ClassVar[float] = 0.0
+
     def fake(self, v: Tensor) -> Tensor:
         return v
 
@@ -221,6 +235,9 @@ class KL:
 @dataclass(frozen=True)
 class ReverseKL:
     """KL(p || q): f = -log u, T = -exp(-V), f* = V - 1; the best V is log q/p."""
+
+    penalty: float = 0.5
+    slope: ClassVar[float] = 0.0
 
     def fake(self, v: Tensor) -> Tensor:
         return -(-v).exp()
@@ -236,6 +253,9 @@ class ReverseKL:
 class PearsonChiSquared:
     """E_p (q/p - 1)^2: f = (u - 1)^2, T = V, f* = T^2 / 4 + T; the best V is 2 (q/p - 1)."""
 
+    penalty: float = 0.5
+    slope: ClassVar[float] = 0.0
+
     def fake(self, v: Tensor) -> Tensor:
         return v
 
@@ -249,6 +269,9 @@ class PearsonChiSquared:
 @dataclass(frozen=True)
 class SquaredHellinger:
     """Integral of (√q - √p)^2: f = (√u - 1)^2, T = 1 - exp(-V), f* = exp(V) - 1; the best V is log(q/p) / 2."""
+
+    penalty: float = 0.5
+    slope: ClassVar[float] = 0.0
 
     def fake(self, v: Tensor) -> Tensor:
         return 1 - (-v).exp()
@@ -300,17 +323,14 @@ class Adversarial(nn.Module):
         fake = z.detach()
         value = self.game.fake(self.critic(fake, *told)).mean((0, 1))
         value = value - self.game.real(self.critic(real, *told)).mean((0, 1))
-        critic = -value
-        if isinstance(self.game, Wasserstein):
-            critic = critic + self.game.penalty * self._slope(fake, real, told)
-        return Gap(value.detach(), model, critic)
+        return Gap(value.detach(), model, self.game.penalty * self._slope(fake, real, told) - value)
 
     def _slope(self, fake: Tensor, real: Tensor, told: tuple[Tensor, ...]) -> Tensor:
-        """Mean of (|V'| - 1)^2 at random points between codes and draws."""
+        """Mean of (|V'| - slope)^2 at random points between codes and draws."""
         with torch.enable_grad():
             between = torch.lerp(real, fake, torch.rand_like(fake[:, :1])).requires_grad_()
             (slope,) = torch.autograd.grad(self.critic(between, *told).sum(), between, create_graph=True)
-        return (slope.square().sum(1).clamp_min(1e-12).sqrt() - 1).square().mean(0)
+        return (slope.square().sum(1).clamp_min(1e-12).sqrt() - self.game.slope).square().mean(0)
 
     def extra_repr(self) -> str:
         return f"latent={self.latent}, game={self.game}, weight={self.weight:g}"

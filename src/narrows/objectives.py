@@ -182,7 +182,8 @@ class Objective(nn.Module):
         if not (isinstance(weight, float) and weight == 1.0):  # what is claimed stands at beta = 1
             value = self.bound(distortion.detach(), rate.detach(), 1.0)
         gap = loss.new_zeros(())
-        if self.discrepancy is not None:
+        # a last held-out batch may be too small to say anything; in training such batches are refused
+        if self.discrepancy is not None and len(code.z) >= getattr(self.discrepancy, "least", 1):
             context = repeated(batch.context, self.samples)
             found_gap = self.discrepancy(code.z, model.draw(len(code.z), context), context)
             gap, loss = found_gap.value, loss + self.discrepancy.weight * found_gap.model + found_gap.critic

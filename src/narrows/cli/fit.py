@@ -171,6 +171,7 @@ def _foreseen(plan: _Plan) -> list[str]:
     from narrows.training import alarms
 
     alarms.check_support(plan.model, plan.data.train)
+    alarms.check_discrepancy(plan.model, plan.objective, plan.data.train, plan.training.batch)
     return alarms.before(plan.model, plan.objective, plan.data.train, plan.training.batch)
 
 

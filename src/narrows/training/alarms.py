@@ -10,7 +10,7 @@ from narrows.models import Autoencoder
 from narrows.objectives import Objective
 from narrows.posteriors import Sparse
 
-__all__ = ["after", "before", "check_support", "dead", "not_finite"]
+__all__ = ["after", "before", "check_discrepancy", "check_support", "dead", "not_finite"]
 
 
 def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> None:
@@ -28,6 +28,38 @@ def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> Non
                 f"{name} row {number} holds {value:g} (after scaling), which {kind} cannot produce: "
                 f"it covers {_named(support)}. Scale the data, or choose another likelihood (Gaussian takes any number)"
             )
+
+
+def check_discrepancy(model: Autoencoder, objective: Objective, rows: Rows, size: int) -> None:
+    """Raises ValueError where a batch is too small for the discrepancy, TypeError for a prior that cannot be sampled."""
+    if objective.discrepancy is None:
+        return
+    least = getattr(objective.discrepancy, "least", 1)
+    name, n = type(objective.discrepancy).__name__, len(rows)
+    if n < least:
+        raise ValueError(
+            f"{name} compares the codes of a batch with draws from the prior, which takes at least {least} rows; there "
+            f"are {n}. Use recipe autoencoder, or more rows"
+        )
+    size = min(size, n)
+
+    def last(batch: int) -> int:
+        return n % batch or batch
+
+    if last(size) < least:
+        fits = next(b for b in (*range(size - 1, least - 1, -1), *range(size + 1, n + 1)) if last(b) >= least)
+        raise ValueError(
+            f"{name} compares the codes of a batch with draws from the prior, which takes at least {least} rows; "
+            f"{n} rows in batches of {size} leave a last batch of {last(size)}. Use --batch {fits}"
+        )
+    try:
+        model.prior(rows.batch(torch.arange(1)).context).sample()  # type: ignore[misc]
+    except NotImplementedError:
+        raise TypeError(
+            f"{name} compares codes with draws from the prior, and {type(model.prior).__name__} cannot be sampled. "
+            "Wrong: a prior that only has log_prob; right: one whose distribution has sample(), such as "
+            "StandardNormal(latent)"
+        ) from None
 
 
 def _named(support: constraints.Constraint) -> str:
