@@ -246,3 +246,44 @@ def test_costly_decoders_get_fewer_draws_and_rows(inputs, outputs, draws_and_row
     """5e11 operations over three parts, where a row through this layer takes 2 x inputs x outputs of them."""
     layer = torch.nn.Linear(inputs, outputs)
     assert defaults.bound(lambda: layer(torch.zeros(1, inputs)), 3) == draws_and_rows
+
+
+# ---- the Fréchet distance ----
+
+
+def normals(n: int, mean: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    """n rows whose mean and covariance are exactly these."""
+    x = torch.randn(n, len(mean), dtype=torch.float64)
+    x = x - x.mean(0)
+    x = x @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T
+    return x @ torch.linalg.cholesky(covariance).T + mean
+
+
+def test_frechet_distance_is_that_of_normals():
+    m, n = torch.tensor([1.0, -2.0, 0.5]).double(), torch.tensor([0.0, 1.0, 0.5]).double()
+    s, t = torch.tensor([1.0, 2.0, 0.5]).double(), torch.tensor([3.0, 0.1, 0.5]).double()
+    a, b = normals(50, m, torch.diag(s**2)), normals(70, n, torch.diag(t**2))
+    exact = float((m - n).square().sum() + (s - t).square().sum())  # covariances that commute
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+    for first, second in ((a, b), (b, a), (a @ turn, b @ turn), (a + 5, b + 5)):
+        assert evaluate.frechet_distance(first, second) == pytest.approx(exact, rel=1e-10)
+    assert evaluate.frechet_distance(a[:, :1], b[:, :1]) == pytest.approx(float((m - n)[0] ** 2 + (s - t)[0] ** 2))
+
+
+def test_frechet_distance_of_covariances_that_do_not_commute():
+    """Against scipy's root of the product, and between identical sets 0."""
+    from scipy.linalg import sqrtm
+
+    root = torch.randn(2, 4, 4, dtype=torch.float64)
+    s, t = root @ root.mT + 0.1 * torch.eye(4)
+    a, b = normals(30, torch.zeros(4).double(), s), normals(30, torch.zeros(4).double(), t)
+    exact = float(s.trace() + t.trace()) - 2 * np.trace(sqrtm((s @ t).numpy())).real
+    assert evaluate.frechet_distance(a, b) == pytest.approx(exact, rel=1e-8)
+    for same in (a, torch.cat([a, a.flip(1)], 1), a[:3]):  # the last two singular
+        assert abs(evaluate.frechet_distance(same, same)) < 1e-10
+
+
+@pytest.mark.parametrize("shapes", [((5, 2), (5, 3)), ((1, 2), (5, 2)), ((5,), (5,)), ((5, 2, 2), (5, 2, 2))])
+def test_frechet_distance_refuses_what_is_no_table_of_features(shapes):
+    with pytest.raises(ValueError, match="at least 2 rows each; got .* Flatten what has more axes"):
+        evaluate.frechet_distance(*(torch.zeros(shape) for shape in shapes))

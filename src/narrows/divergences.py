@@ -159,9 +159,13 @@ class Game(Protocol):
     supremum one over slopes of 1; for the others a slope of 0 keeps it from running ahead of the encoder, which would
     else chase it in circles (Thanh-Tung et al. 2019, arXiv:1902.03984, equation 6; Mescheder et al. 2018,
     arXiv:1801.04406, why that converges). It is no part of the value.
+
+    Near q = p every f-divergence is f''(1) / 2 times the same chi-squared, so games are alike once weights are divided
+    by `curvature` = f''(1); and their standard penalties are so chosen that the critics' losses are alike too.
     """
 
     slope: ClassVar[float]
+    curvature: ClassVar[float]
 
     @property
     def penalty(self) -> float: ...
@@ -181,6 +185,7 @@ class JensenShannon:
     saturating: bool = False
     penalty: float = 0.5
     slope: ClassVar[float] = 0.0
+    curvature: ClassVar[float] = 0.25
 
     def fake(self, v: Tensor) -> Tensor:
         return 0.5 * (math.log(2) + logsigmoid(v))
@@ -200,6 +205,7 @@ class Wasserstein:
 
     penalty: float = 10.0
     slope: ClassVar[float] = 1.0
+    curvature: ClassVar[float] = 1.0  # not an f-divergence: its gradient is 1 wherever q differs from p
 
     def fake(self, v: Tensor) -> Tensor:
         return v
@@ -219,8 +225,9 @@ class Wasserstein:
 class KL:
     """KL(q || p): f = u log u, T = V, f* = exp(T - 1); the best V is 1 + log q/p."""
 
-    penalty: float = 0.5
+    penalty: float = 2.0
     slope: ClassVar[float] = 0.0
+    curvature: ClassVar[float] = 1.0
 
     def fake(self, v: Tensor) -> Tensor:
         return v
@@ -236,8 +243,9 @@ class KL:
 class ReverseKL:
     """KL(p || q): f = -log u, T = -exp(-V), f* = V - 1; the best V is log q/p."""
 
-    penalty: float = 0.5
+    penalty: float = 2.0
     slope: ClassVar[float] = 0.0
+    curvature: ClassVar[float] = 1.0
 
     def fake(self, v: Tensor) -> Tensor:
         return -(-v).exp()
@@ -253,8 +261,9 @@ class ReverseKL:
 class PearsonChiSquared:
     """E_p (q/p - 1)^2: f = (u - 1)^2, T = V, f* = T^2 / 4 + T; the best V is 2 (q/p - 1)."""
 
-    penalty: float = 0.5
+    penalty: float = 1.0
     slope: ClassVar[float] = 0.0
+    curvature: ClassVar[float] = 2.0
 
     def fake(self, v: Tensor) -> Tensor:
         return v
@@ -270,8 +279,9 @@ class PearsonChiSquared:
 class SquaredHellinger:
     """Integral of (√q - √p)^2: f = (√u - 1)^2, T = 1 - exp(-V), f* = exp(V) - 1; the best V is log(q/p) / 2."""
 
-    penalty: float = 0.5
+    penalty: float = 4.0
     slope: ClassVar[float] = 0.0
+    curvature: ClassVar[float] = 0.5
 
     def fake(self, v: Tensor) -> Tensor:
         return 1 - (-v).exp()

@@ -79,6 +79,11 @@ class _Common:
     context: int = 0
     prior: Callable[[int], nn.Module] | None = None
 
+    @property
+    def values(self) -> int:
+        """Values in a row of x: distortions grow with their number, and so do weights beside them."""
+        return math.prod(self.shape)
+
     def deterministic(self) -> nn.Module:
         """A point code, with the prior where there is one."""
         return Deterministic(self.latent, None if self.prior is None else self.prior(self.latent))
@@ -324,28 +329,39 @@ def _held(common: _Common, discrepancy: nn.Module, encoder: str, objective: dict
 def aae(
     common: _Common,
     game: Game = JensenShannon(),  # noqa: B008 (frozen)
-    weight: float = 10.0,
+    weight: float | None = None,  # 0.004 for each value of a row, over the game's curvature
     encoder: str = "deterministic",
     **objective: Any,
 ) -> Parts:
     """Adversarial autoencoder: a critic holds the codes to the prior (Makhzani et al. 2015, arXiv:1511.05644)."""
+    weight = 0.004 * common.values / game.curvature if weight is None else weight
     critic = Adversarial(common.latent, game, weight, context=common.context)
     return _held(common, critic, encoder, objective)
 
 
 @_recipe(beta=0.0, prior=StandardNormal)
 def wae_mmd(
-    common: _Common, weight: float = 100.0, kernel: str = "imq", encoder: str = "deterministic", **objective: Any
+    common: _Common,
+    weight: float | None = None,  # 0.13 for each value of a row
+    kernel: str = "imq",
+    encoder: str = "deterministic",
+    **objective: Any,
 ) -> Parts:
     """Wasserstein autoencoder: a kernel distance holds them (Tolstikhin et al. 2018, arXiv:1711.01558)."""
+    weight = 0.13 * common.values if weight is None else weight
     return _held(common, MMD(weight, kernel), encoder, objective)
 
 
 @_recipe(beta=0.0, prior=StandardNormal)
 def swae(
-    common: _Common, weight: float = 10.0, directions: int = 64, encoder: str = "deterministic", **objective: Any
+    common: _Common,
+    weight: float | None = None,  # 0.02 for each value of a row
+    directions: int = 64,
+    encoder: str = "deterministic",
+    **objective: Any,
 ) -> Parts:
     """Sliced Wasserstein autoencoder: distances along random directions (Kolouri et al. 2018, arXiv:1804.01947)."""
+    weight = 0.02 * common.values if weight is None else weight
     return _held(common, SlicedWasserstein(weight, directions), encoder, objective)
 
 

@@ -31,7 +31,7 @@ def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> Non
 
 
 def check_discrepancy(model: Autoencoder, objective: Objective, rows: Rows, size: int) -> None:
-    """Raises ValueError where a batch is too small for the discrepancy, TypeError for a prior that cannot be sampled."""
+    """Raises ValueError for batches too small for the discrepancy, TypeError for a prior that cannot be sampled."""
     if objective.discrepancy is None:
         return
     least = getattr(objective.discrepancy, "least", 1)
