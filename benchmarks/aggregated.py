@@ -2,7 +2,8 @@
 
 A plain autoencoder, the adversarial one with each game, the Wasserstein and the sliced one, all with their default
 weights: the same 784-512-8-512-784 perceptron, rows, steps and seeds on Fashion-MNIST. For each: squared error of a
-test image, squared MMD (inverse multiquadric kernel, unbiased) between the codes of the 10,000 test images and 10,000 draws
+test image, squared MMD (inverse multiquadric kernel, unbiased) between the codes of the 10,000 test images and 10,000
+draws
 from N(0, I), minutes, and the Fréchet distance of 10,000 samples from the test images in the 64 features of a small
 classifier trained here. Then, on the plain autoencoder's codes, three priors: N(0, I), a normal and a mixture fitted
 afterwards.

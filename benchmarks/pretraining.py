@@ -1,8 +1,8 @@
 """Does pretraining help a classifier? Stacked denoising, stacked plain and no pretraining on rotated MNIST.
 
 The same perceptron with the same labels: its weights are random, or come from `stacked` without labels, plain or with
-masking noise in every layer. Every arm is tuned on the same grid of two learning rates by its validation error with the
-first seed, the denoising arm on two shares of noise as well; three seeds follow. Digits are rotated uniformly in 0..2
+masking noise of 0.25 in every layer. Every arm is tuned on the same grid of two learning rates by its validation error
+with the first seed; three seeds follow. Digits are rotated uniformly in 0..2
 pi, 10,000 to train, 2,000 to validate, 50,000 to test, from the 70,000 of MNIST.
 
 Vincent et al. 2010 (JMLR 11:3371, table 3) print 9.53 % for stacked denoising (SDAE-3) and 10.30 % for stacked plain
@@ -29,10 +29,10 @@ import narrows as nr
 
 HIDDEN, LATENT = (400, 400), 400
 RATES = (1e-3, 3e-4)
-NOISE = (0.1, 0.25)
+NOISE = 0.25
 SEEDS = (0, 1, 2)
 LAYER = nr.Training(epochs=10, batch=100)  # of each layer, on all 10,000 rows
-TUNE = nr.Training(epochs=30, batch=100, patience=1000)
+TUNE = nr.Training(epochs=20, batch=100, patience=1000)
 TARGET = Path(__file__).parent / "results" / "pretraining.json"
 
 
@@ -113,14 +113,14 @@ def main() -> None:
             print({k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}, flush=True)
         return found
 
-    arms = {"stacked denoising": NOISE, "stacked plain": (0.0,), "no pretraining": (None,)}
+    arms = {"stacked denoising": NOISE, "stacked plain": 0.0, "no pretraining": None}
     table = {}
-    for name, noises in arms.items():
-        tried = [measured({"noise": n, "lr": lr, "seed": SEEDS[0]}) for n in noises for lr in RATES]
+    for name, noise in arms.items():
+        tried = [measured({"noise": noise, "lr": lr, "seed": SEEDS[0]}) for lr in RATES]
         best = min(tried, key=lambda run: run["valid"])
-        every = [measured({"noise": best["noise"], "lr": best["lr"], "seed": seed})["test"] for seed in SEEDS]
+        every = [measured({"noise": noise, "lr": best["lr"], "seed": seed})["test"] for seed in SEEDS]
         half = 4.303 * statistics.stdev(every) / math.sqrt(len(every))  # Student's t, 2 degrees of freedom, 95 %
-        table[name] = {"noise": best["noise"], "lr": best["lr"], "test": every, "mean": statistics.mean(every)}
+        table[name] = {"noise": noise, "lr": best["lr"], "test": every, "mean": statistics.mean(every)}
         table[name] |= {"interval": half, "binomial": 196 * math.sqrt(statistics.mean(every) / 100 * 0.9 / 50_000)}
         print(f"{name}: {table[name]['mean']:.2f} % ± {half:.2f}")
     result |= {"table": table, "net": [784, *HIDDEN, LATENT, 10], "seeds": list(SEEDS), "layer_epochs": LAYER.epochs}

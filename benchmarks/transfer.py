@@ -1,9 +1,9 @@
 """What are labels worth on top of an autoencoder? Test error on Fashion-MNIST at 100, 1,000 and all 60,000 labels.
 
 One autoencoder a seed learns from all 60,000 images without labels. Then, with the same labelled rows: `probe`,
-logistic regression on its codes; `frozen`, a head trained by `finetune(freeze=True)`; `tuned`, everything; `scratch`, the same
-encoder and head from random weights. Learning rates are fixed beforehand: 1e-2 for a head alone, 1e-3 for everything.
-Three seeds (weights, rows and order), one where all labels are used.
+logistic regression on its codes; `frozen`, a head trained by `finetune(freeze=True)`; `tuned`, everything; `scratch`,
+the same encoder and head from random weights. Learning rates are fixed beforehand: 1e-2 for a head alone, 1e-3 for
+everything. Three seeds (weights, rows and order), one where all labels are used.
 
     NARROWS_DATA=... python benchmarks/transfer.py        # --minutes 5 stops earlier and goes on when called again
 """
@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 import narrows as nr
 
-UNLABELLED = nr.Training(epochs=8)
+UNLABELLED = nr.Training(epochs=5)
 LABELS = {n: nr.Training(epochs=e, batch=b) for n, e, b in ((100, 300, 64), (1_000, 80, 64), (60_000, 5, 128))}
 SEEDS = {100: (0, 1, 2), 1_000: (0, 1, 2), 60_000: (0,)}
 TARGET = Path(__file__).parent / "results" / "transfer.json"
@@ -62,20 +62,21 @@ def main() -> None:
     result = json.loads(TARGET.read_text()) if TARGET.exists() else {"runs": []}
     runs = result["runs"]
     for seed in SEEDS[100]:
-        wanted = [n for n in LABELS if seed in SEEDS[n]]
-        if all(any(run["seed"] == seed and run["labels"] == n for run in runs) for n in wanted):
-            continue
-        if time.monotonic() - began > 60 * minutes:
-            raise SystemExit("the minutes are spent; call again to go on")
         model, objective = model_of(seed)
-        nr.fit(model, objective, images["train"][0], training=UNLABELLED.model_copy(update={"seed": seed}), quiet=True)
-        for count in wanted:
+        folder = Path("runs") / f"transfer-{seed}"
+        training = UNLABELLED.model_copy(update={"seed": seed})
+        for count in (n for n in LABELS if seed in SEEDS[n]):
+            if any(run["seed"] == seed and run["labels"] == count for run in runs):
+                continue
+            if time.monotonic() - began > 60 * minutes:
+                raise SystemExit("the minutes are spent; call again to go on")
+            nr.fit(model, objective, images["train"][0], None, training, folder, resume=folder.exists(), quiet=True)
             started = time.monotonic()
             run = {"labels": count, "seed": seed, **errors(count, model, images, seed)}
             runs.append({**run, "seconds": time.monotonic() - started})
             print({k: round(v, 2) for k, v in runs[-1].items()}, flush=True)
-        TARGET.parent.mkdir(exist_ok=True)
-        TARGET.write_text(json.dumps(result, indent=1) + "\n")
+            TARGET.parent.mkdir(exist_ok=True)
+            TARGET.write_text(json.dumps(result, indent=1) + "\n")
     table = {}
     for count in LABELS:
         some = [run for run in runs if run["labels"] == count]

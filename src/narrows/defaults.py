@@ -13,7 +13,7 @@ from narrows import recipes
 from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
 from narrows.likelihoods import Bernoulli, Gaussian
-from narrows.networks import Conv, Dictionary, Mlp
+from narrows.networks import Conv, Mlp
 
 __all__ = ["arguments", "bound", "latent", "operations"]
 
@@ -35,9 +35,9 @@ def latent(rows: Rows) -> int:
 def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a recipe for a data set: those given, and for the others what suits the data.
 
-    A sparse code gets four units for each value of a row, at most 4,096. Images of 32 x 32 and more get convolutions from
-    16 channels up, everything else a perceptron of 512 hidden units. A recipe whose own network or likelihood is another
-    means just that, whatever the data.
+    A sparse code gets four units for each value of a row, at most 4,096. Images of 32 x 32 and more get convolutions
+    from 16 channels up, everything else a perceptron of 512 hidden units. A recipe whose own network or likelihood is
+    another means just that, whatever the data.
     """
     standard = {name: p.default for name, p in inspect.signature(getattr(recipes, recipe)).parameters.items()}
     meant = {name: standard[name] for name in ("likelihood", "network") if isinstance(standard[name], partial)}
