@@ -187,7 +187,7 @@ def test_the_way_back_mirrors_the_way_there():
             "the encoder has 2 while the decoder has 1; give the decoder",
         ),
     ],
-    ids=lambda v: str(v) if isinstance(v, dict) else "",
+    ids=lambda v: "",
 )
 def test_what_means_nothing_is_refused(arguments, error, message):
     with pytest.raises(error, match=message):
