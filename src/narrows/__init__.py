@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from narrows.models import Autoencoder
     from narrows.objectives import Objective
     from narrows.store import Run, load
-    from narrows.tasks import fit_prior
+    from narrows.tasks import canonical_latent, fit_prior
     from narrows.training import Training, fit
     from narrows.transfer import finetune
 
@@ -90,6 +90,7 @@ _NAMES = {
     "Run": "store",
     "Terms": "contract",
     "Training": "training",
+    "canonical_latent": "tasks",
     "finetune": "transfer",
     "fit": "training",
     "fit_prior": "tasks",
@@ -120,6 +121,7 @@ __all__ = [
     "Terms",
     "Training",
     "activations",
+    "canonical_latent",
     "corruptions",
     "data",
     "divergences",

@@ -161,19 +161,19 @@ def _randomised(rows: _Centred, n: int, d: int, k: int, passes: int = 5) -> tupl
 
     Each pass multiplies one block of k + 10 directions by C; the next block is what that adds to those before.
     """
-    width = min(k + 10, d)
-    passes = min(passes, d // width)
-    block = torch.linalg.qr(torch.randn(d, width, dtype=torch.float64)).Q
+    block = torch.linalg.qr(torch.randn(d, min(k + 10, d), dtype=torch.float64)).Q
     basis, images, total = block[:, :0], block[:, :0], 0.0
-    for i in range(passes):
-        image = torch.zeros(d, width, dtype=torch.float64)
+    while block.shape[1] and passes:
+        image = torch.zeros_like(block)
         for e in rows:
             image += (e.T @ (e @ block.to(e))).to(image)
-            total += float(torch.linalg.vector_norm(e, dtype=torch.float64)) ** 2 if i == 0 else 0.0
+            if not basis.shape[1]:
+                total += float(torch.linalg.vector_norm(e, dtype=torch.float64)) ** 2
         basis, images = torch.cat([basis, block], 1), torch.cat([images, image / n], 1)
-        block = image
+        block = image[:, : d - basis.shape[1]]  # no more than there are
         for _ in range(2):  # once more: what is left of a block may be rounding, which need not stand at right angles
             block = torch.linalg.qr(block - basis @ (basis.T @ block)).Q
+        passes -= 1
     values, vectors = torch.linalg.eigh(basis.T @ images)
     return values.flip(0)[:k], basis @ vectors.flip(1)[:, :k], total / n
 

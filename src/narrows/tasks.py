@@ -1,5 +1,6 @@
 """What a trained model is for: walks through the code, projections, priors that make it generative (more to come)."""
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -11,9 +12,12 @@ from narrows.data import Rows
 from narrows.data import rows as as_rows
 from narrows.evaluate import active_units, codes
 from narrows.models import Autoencoder
+from narrows.networks import Conv, Mlp
+from narrows.posteriors import Deterministic, Gaussian
+from narrows.priors import GaussianMixture, MultivariateGaussian, StandardNormal
 from narrows.spec import describe
 
-__all__ = ["Projection", "Traversal", "fit_prior", "interpolate", "project", "traverse"]
+__all__ = ["Projection", "Traversal", "canonical_latent", "fit_prior", "interpolate", "project", "traverse"]
 
 
 @torch.no_grad()
@@ -153,3 +157,144 @@ def fit_prior(
             arguments.pop("latent", None)
         model.spec = {**model.spec, "arguments": {**model.spec["arguments"], "prior": own}}
     return chosen
+
+
+FLOOR = 1e-8  # of the largest direction's metric: what a decoder hardly sees is stretched by no more than 10,000
+
+
+@torch.no_grad()
+def canonical_latent(model: Autoencoder, data: Rows | Tensor, rows: int = 50_000) -> Autoencoder:
+    r"""The same model with its code in canonical axes: of all equivalent latents, the one that can be read.
+
+    Any invertible affine change of a deterministic code is undone by the decoder, so its axes mean nothing until they
+    are chosen. Here codes become uncorrelated with mean 0 and variances that fall, in units of x, along directions
+    in which the decoder moves by 1 on average:
+
+    .. math:: G = E[J^\top J] = L L^\top, \quad L^\top \operatorname{Cov}(z) L = V \Lambda V^\top, \quad
+              z' = V^\top L^\top (z - E z)
+
+    with J the slope of E[x|z] at the code (G from at most 1,000 rows). For a linear model these are the principal
+    components. Where the code is held to N(0, I), only the order and the signs of its units are free: they are ordered
+    by rate, or by variance where there is none. Each unit's sign makes the largest entry of its mean slope positive.
+
+    Returns: a copy, in evaluation mode; its reconstructions are those of `model`, a prior fitted to the codes is moved
+        with them, and it has the same description, or none where a network other than Mlp and Conv got a layer more.
+    Arguments: at most `rows` rows are read for the codes' moments.
+    Raises: TypeError for a posterior or prior whose axes cannot be changed; ValueError for fewer than 2 rows.
+
+    Example:
+        >>> from narrows.recipes import autoencoder
+        >>> x = torch.rand(50, 8)
+        >>> model = canonical_latent(autoencoder((8,), latent=3)[0], x)
+        >>> covariance = torch.cov(codes(model, x).T, correction=0)
+        >>> bool((covariance - covariance.diag().diag()).abs().max() < 1e-5)
+        True
+    """
+    prior = model.prior
+    if type(model.posterior) not in (Deterministic, Gaussian):
+        raise TypeError(
+            "canonical_latent knows deterministic and Gaussian codes, whose axes a linear layer can change; this "
+            f"model's posterior is {type(model.posterior).__name__}"
+        )
+    if not (prior is None or isinstance(prior, (StandardNormal, MultivariateGaussian, GaussianMixture))):
+        raise TypeError(
+            "the code can be turned with a normal prior or a mixture of normals, and not within "
+            f"{type(prior).__name__}, whose axes are fixed"
+        )
+    few = as_rows(data)
+    few = few.take(torch.arange(min(len(few), rows)))
+    if len(few) < 2:
+        raise ValueError(f"the codes' covariance takes at least 2 rows; got {len(few)}")
+    z = codes(model, few).double()
+    slopes = _slopes(copy.deepcopy(model).cpu().double().eval(), z[:: -(-len(z) // 1000)])
+    if isinstance(model.posterior, Deterministic) and not isinstance(prior, StandardNormal):
+        mean, change, back = _turn(z, slopes.metric)
+    else:
+        used = active_units(model, few)
+        order = (used.variance if used.rate is None else used.rate).argsort(descending=True)
+        mean, change = z.new_zeros(model.latent), torch.eye(model.latent, dtype=z.dtype)[order]
+        back = change.T
+    along = slopes.mean @ back  # (values of x, latent)
+    sign = along.gather(0, along.abs().argmax(0, keepdim=True)).sign()[0]
+    sign[sign == 0] = 1
+    change, back = sign[:, None] * change, back * sign
+    turned = copy.deepcopy(model).eval()
+    _compose(turned, mean, change, back)
+    if isinstance(prior, (MultivariateGaussian, GaussianMixture)):
+        moved: Any = turned.prior
+        scale = change @ moved.scale.double().cpu()
+        moved.mean.copy_((moved.mean.double().cpu() - mean) @ change.T)
+        moved.scale.copy_(torch.linalg.cholesky(scale @ scale.mT))
+    return turned
+
+
+class _Slopes(NamedTuple):
+    """J, the slope of E[x|z], (values of x, D), at the codes of some rows."""
+
+    mean: Tensor  # E[J]
+    metric: Tensor  # (D, D) E[J^T J]
+
+
+def _slopes(model: Autoencoder, codes: Tensor) -> _Slopes:
+    """A few rows at a time: u -> J^T u is linear in u, and its derivative along unit j is column j of J."""
+    d, latent = int(torch.Size(model.shape).numel()), model.latent
+    mean = torch.zeros(d, latent, dtype=torch.float64)
+    metric = torch.zeros(latent, latent, dtype=torch.float64)
+    for z in codes.split(max(1, 4_000_000 // (d * latent))):
+        with torch.enable_grad():
+            z = z.clone().requires_grad_()
+            x = model.decode(z).mean
+            u = torch.zeros_like(x, requires_grad=True)
+            (pulled,) = torch.autograd.grad(x, z, u, create_graph=True)  # (b, D)
+        units = torch.eye(latent, dtype=z.dtype)[:, None].expand(-1, *z.shape)
+        columns = [torch.autograd.grad(pulled, u, unit, retain_graph=True)[0].flatten(1) for unit in units]
+        slope = torch.stack(columns, -1)  # (b, d, D)
+        mean += slope.sum(0) / len(codes)
+        slope = slope.flatten(0, 1)
+        metric += slope.T @ slope / len(codes)
+    return _Slopes(mean, metric)
+
+
+def _turn(z: Tensor, metric: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, change and its inverse to uncorrelated axes, z' = change (z - mean)."""
+    values, vectors = torch.linalg.eigh(metric)
+    root = values.clamp_min(max(FLOOR * float(values[-1]), 1e-300)).sqrt()
+    left = vectors * root  # L
+    covariance = torch.cov(z.T, correction=0).reshape(len(metric), -1)
+    v = torch.linalg.eigh(left.T @ covariance @ left).eigenvectors.flip(1)
+    return z.mean(0), v.T @ left.T, (vectors / root) @ v
+
+
+def _compose(model: Autoencoder, mean: Tensor, change: Tensor, back: Tensor) -> None:
+    """Puts z' = change (z - mean) behind the encoder and its inverse before the decoder."""
+    latent, place = model.latent, next(model.parameters())
+    gaussian = isinstance(model.posterior, Gaussian)
+    behind = torch.block_diag(change, change.abs()) if gaussian else change  # widths have no sign
+    last, first = _edge(model.encoder, -1), _edge(model.decoder, 0)
+    if last is None:
+        last = _layer(torch.eye(len(behind)), place)
+        model.encoder, model.spec = nn.Sequential(model.encoder, nn.Flatten(), last), None
+    if first is None:
+        first = _layer(torch.eye(latent), place)
+        model.decoder, model.spec = nn.Sequential(first, model.decoder), None
+    weight, bias = last.weight.double().cpu(), behind @ last.bias.double().cpu()
+    bias[:latent] -= change @ mean
+    last.weight.copy_(behind @ weight)
+    last.bias.copy_(bias)
+    weight, bias = first.weight.double().cpu()[:, :latent], first.bias.double().cpu()
+    first.bias.copy_(bias + weight @ mean)
+    first.weight[:, :latent] = (weight @ back).to(first.weight)
+
+
+def _layer(weight: Tensor, like: Tensor) -> nn.Linear:
+    layer = nn.Linear(len(weight), len(weight)).to(like)
+    layer.weight.copy_(weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _edge(network: nn.Module, place: int) -> nn.Linear | None:
+    """The linear layer of one of our networks that meets the code."""
+    if isinstance(network, Mlp):
+        return network.layers[place]  # type: ignore[return-value]
+    return network.dense if isinstance(network, Conv) else None
