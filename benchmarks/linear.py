@@ -4,7 +4,9 @@ Fashion-MNIST's 60,000 x 784 training pixels as one float32 array, k = 32. Ours 
 the array to weights in encoder and decoder; theirs is `PCA(32, svd_solver=...).fit`. Alternating in one process with
 the same threads, after one round that is not counted; medians and the ratio of medians. Beside the time of each stands
 its floor: the arithmetic that its algorithm cannot do without, at the speed of this machine's matrix products of
-60,000 x 784 by 784 x 784, measured in the same rounds. Accuracy is against LAPACK's SVD of the centred rows in float64.
+60,000 x 784 by 784 x 784, measured in the same rounds. With --cpu the seconds are CPU time, which other work on the
+machine disturbs less; with one thread it is what a quiet machine's clock would show. Accuracy is against LAPACK's SVD
+of the centred rows in float64.
 
     NARROWS_DATA=... python benchmarks/linear.py        # writes benchmarks/results/linear.json, 2 threads, minutes
 """
@@ -22,6 +24,7 @@ import numpy as np
 import sklearn
 import torch
 from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
 
 import narrows as nr
 
@@ -29,11 +32,11 @@ K = 32
 PEERS = {"covariance": "covariance_eigh", "svd": "full", "randomised": "randomized"}
 
 
-def timed(call: Callable[[], object]) -> float:
+def timed(call: Callable[[], object], clock: Callable[[], float]) -> float:
     """Seconds that a call takes."""
-    begun = time.perf_counter()
+    begun = clock()
     call()
-    return time.perf_counter() - begun
+    return clock() - begun
 
 
 def ours(x: np.ndarray, solver: str) -> nr.Autoencoder:
@@ -60,9 +63,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--solvers", nargs="*", default=list(PEERS))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    threadpool_limits(arguments.threads)
+    clock = time.process_time if arguments.cpu else time.perf_counter
     raw = nr.data.load("fashion-mnist")
     x = np.concatenate([b.x.flatten(1).numpy() for part in (raw.train, raw.valid) for b in part.batches(4096)])
     n, d = x.shape
@@ -76,14 +82,16 @@ def main() -> None:
     # half of a product; R of a QR, in float64, which is half as fast; two thin products a pass
     floors = {"covariance": n * d * d, "svd": 2 * (2 * n * d * d), "randomised": passes * 4 * n * d * width}
     result: dict[str, object] = {
-        "rows": [n, d], "k": K, "threads": arguments.threads, "rounds": arguments.rounds, "torch": torch.__version__,
+        "rows": [n, d], "k": K, "clock": "CPU" if arguments.cpu else "wall", "threads": arguments.threads,
+        "rounds": arguments.rounds, "torch": torch.__version__,
         "scikit-learn": sklearn.__version__, "numpy": np.__version__, "machine": platform.processor() or "x86_64",
     }  # fmt: skip
     for solver in arguments.solvers:
         peer = PCA(K, svd_solver=PEERS[solver], random_state=0)
         seconds: dict[str, list[float]] = {"narrows": [], "scikit-learn": [], "product": []}
         for number in range(arguments.rounds + 1):
-            found = [timed(lambda s=solver: ours(x, s)), timed(lambda p=peer: p.fit(x)), timed(lambda: y @ square)]
+            calls = (lambda s=solver: ours(x, s)), (lambda p=peer: p.fit(x)), (lambda: y @ square)
+            found = [timed(call, clock) for call in calls]
             if number:
                 for name, value in zip(seconds, found, strict=True):
                     seconds[name].append(value)

@@ -159,16 +159,23 @@ def _leading(gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _randomised(rows: _Centred, n: int, d: int, k: int, passes: int = 5) -> tuple[Tensor, Tensor, float]:
     """Eigenvalues, axes and the total variance, from the covariance C in the span of Q, CQ, C^2 Q ... for a random Q.
 
-    Each pass multiplies one block of k + 10 directions by C; the next block is what that adds to those before.
+    Each pass multiplies one block of k + 10 directions by C; the next block is what that adds to those before. Once the
+    mean is known, it is taken out of the products instead of the rows, which are much wider.
     """
     block = torch.linalg.qr(torch.randn(d, min(k + 10, d), dtype=torch.float64)).Q
     basis, images, total = block[:, :0], block[:, :0], 0.0
     while block.shape[1] and passes:
         image = torch.zeros_like(block)
-        for e in rows:
-            image += (e.T @ (e @ block.to(e))).to(image)
-            if not basis.shape[1]:
+        first, mean = not basis.shape[1], rows.mean.cpu()
+        for e in rows if first else rows.pieces():
+            e = e.to(rows.dtype or e.dtype)
+            y = e @ block.to(e)
+            if first:
                 total += float(torch.linalg.vector_norm(e, dtype=torch.float64)) ** 2
+            else:
+                y -= (mean @ block).to(e)
+                image -= mean[:, None] * y.sum(0).to(image)  # which is 0 but for rounding, and the mean may be large
+            image += (e.T @ y).to(image)
         basis, images = torch.cat([basis, block], 1), torch.cat([images, image / n], 1)
         block = image[:, : d - basis.shape[1]]  # no more than there are
         for _ in range(2):  # once more: what is left of a block may be rounding, which need not stand at right angles
