@@ -26,7 +26,7 @@ ARMS = {
     "denoising, masking 0.25": partial(nr.recipes.denoising, corruption=nr.corruptions.Masking(0.25)),
     "denoising, Gaussian 0.3": partial(nr.recipes.denoising, corruption=nr.corruptions.GaussianNoise(0.3)),
 }
-TRAINING = nr.Training(epochs=120)  # 960 steps of 128 rows
+TRAINING = nr.Training(epochs=80)  # 640 steps of 128 rows
 NOISE = (0.0, 0.1, 0.2, 0.3, 0.5)
 SEEDS = (0, 1, 2)
 TARGET = Path(__file__).parent / "results" / "small_data.json"
@@ -47,7 +47,7 @@ def measure(arm: str, seed: int, data: nr.data.Data) -> dict:
         data.shape,
         latent=32,
         likelihood=nr.likelihoods.Gaussian,
-        network=partial(nr.networks.Mlp, hidden=(512,)),
+        network=partial(nr.networks.Mlp, hidden=(256,)),
         seed=seed,
     )
     nr.fit(model, objective, few, training=TRAINING.model_copy(update={"seed": seed}), quiet=True)

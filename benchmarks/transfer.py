@@ -22,17 +22,17 @@ from sklearn.linear_model import LogisticRegression
 
 import narrows as nr
 
-UNLABELLED = nr.Training(epochs=5)
-LABELS = {n: nr.Training(epochs=e, batch=b) for n, e, b in ((100, 300, 64), (1_000, 80, 64), (60_000, 5, 128))}
+UNLABELLED = nr.Training(epochs=3)
+LABELS = {n: nr.Training(epochs=e, batch=b) for n, e, b in ((100, 300, 64), (1_000, 40, 64), (60_000, 3, 128))}
 SEEDS = {100: (0, 1, 2), 1_000: (0, 1, 2), 60_000: (0,)}
 TARGET = Path(__file__).parent / "results" / "transfer.json"
 
 
 def model_of(seed: int) -> tuple[nr.Autoencoder, nr.Objective]:
-    """784-512-64-512-784."""
+    """784-256-64-256-784."""
     likelihood = nr.likelihoods.Gaussian
     return nr.recipes.autoencoder(
-        (1, 28, 28), latent=64, likelihood=likelihood, network=partial(nr.networks.Mlp, hidden=(512,)), seed=seed
+        (1, 28, 28), latent=64, likelihood=likelihood, network=partial(nr.networks.Mlp, hidden=(256,)), seed=seed
     )
 
 
