@@ -141,6 +141,18 @@ def test_a_run_brings_its_scaling():
     assert torch.equal(run.decoder(z), back)
 
 
+def test_a_face_lends_its_run():
+    """Arrays in their own units, and pixels that are binarised anew are still judged alike."""
+    tuned = nr.finetune(nr.AE(latent=2, training=SHORT).fit(100 + 5 * X).run_, 100 + 5 * X, Y, training=SHORT)
+    assert tuned.predict((100 + 5 * X).tolist()).shape == (200,)
+    found = nr.data.load(load_digits().images[:60].astype(np.uint8), binarise="dynamic")
+    run = nr.fit(*nr.recipes.vae(found.shape, latent=2), found, training=SHORT, quiet=True)
+    tuned = nr.finetune(run, found.train, np.arange(len(found.train)) % 3, training=SHORT)
+    state = torch.get_rng_state()
+    assert np.array_equal(tuned.predict_proba(found.train), tuned.predict_proba(found.train))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_scikit_learn_copies_and_files():
     labels, numbers = nr.finetune(member(), X, Y, training=SHORT), nr.finetune(member(), X, X[:, 0], training=SHORT)
     assert is_classifier(labels)
@@ -191,7 +203,7 @@ def test_what_cannot_be_learned_is_refused(x, y, settings, error, message):
 
 
 def test_a_source_without_layers_or_of_another_kind_is_refused():
-    with pytest.raises(TypeError, match=r"what is tuned is a run .* or a model of narrows, .* got Linear"):
+    with pytest.raises(TypeError, match=r"what is tuned is a run .* or a model of narrows; got Linear"):
         nr.finetune(nn.Linear(6, 2), X, Y)
     model = member()
     model.encoder = nn.Linear(6, 3)

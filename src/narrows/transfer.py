@@ -59,7 +59,7 @@ class _Headed(BaseEstimator):  # type: ignore[misc]
         frozen, encoder = self._freeze(source), Encode(source, None)
         if frozen:  # its codes are all that the head will ever see of x
             rows = data.rows(evaluate.codes(source, rows))
-        source.decoder, source.start = nn.Identity(), None
+        source.decoder = nn.Identity()
         posterior = Deterministic(source.latent)
         with draws.seeded(int(seed)):
             head = Mlp((source.latent,), likelihood.wants, hidden=tuple(self.hidden))
@@ -79,7 +79,7 @@ class _Headed(BaseEstimator):  # type: ignore[misc]
     def _model(self) -> Autoencoder:
         if not isinstance(self.source, (Run, Autoencoder)):
             raise TypeError(
-                "what is tuned is a run (nr.fit, nr.load) or a model of narrows, such as the model_ of an estimator; "
+                "what is tuned is a run (nr.fit, nr.load, the run_ of an estimator) or a model of narrows; "
                 f"got {type(self.source).__name__}"
             )
         return self.source.model if isinstance(self.source, Run) else self.source
@@ -108,7 +108,8 @@ class _Headed(BaseEstimator):  # type: ignore[misc]
         if not isinstance(X, data.Rows):
             record = self.source.config["data"] if isinstance(self.source, Run) else {}
             # a run on bare tensors knows of no scaling: those are model units
-            X = data.like(record, X) if "scaling" in record else data.rows(torch.as_tensor(np.asarray(X)).float())
+            bare = X if isinstance(X, Tensor) or "scaling" in record else torch.as_tensor(np.asarray(X))
+            X = data.like(record, bare) if "scaling" in record else data.rows(bare.float())
         if X.shape != self._model.shape:
             raise ValueError(f"the encoder reads rows of shape {self._model.shape}; these have {X.shape}")
         if not isinstance(X.raw, np.ndarray) and not X.raw.isfinite().all():
@@ -120,11 +121,18 @@ class _Headed(BaseEstimator):  # type: ignore[misc]
         """What the head says of each row, on the CPU."""
         check_is_fitted(self)
         rows = self._rows(X).to(next(self.network_.parameters()).device)
-        return torch.cat([self.network_(batch.x).cpu() for batch in rows.batches(1024)])
+        with draws.seeded(0, 11, 0):  # rows that are binarised anew at every reading are read alike here
+            return torch.cat([self.network_(batch.x).cpu() for batch in rows.batches(1024)])
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())
-        if "network_" in state:  # what a GPU trained is read where there is none
+        source = copy.copy(self.source)  # what a GPU trained is read where there is none
+        if isinstance(source, Run):
+            source.model, source.objective = copy.deepcopy(source.model).cpu(), copy.deepcopy(source.objective).cpu()
+        else:
+            source = copy.deepcopy(source).cpu()
+        state["source"] = source
+        if "network_" in state:
             state["network_"] = copy.deepcopy(state["network_"]).cpu()
         return state
 
