@@ -204,7 +204,7 @@ def _loop(
     with _signals() as asked, Progress(total, quiet or here.rank > 0) as progress, tracing:
         for sentence in run.config["alarms"] if now.step == 0 else []:
             progress.say(f"note: {sentence}")
-        if model.start is not None and not tensors:
+        if model.start is not None and most is None and not tensors:
             keep()  # what the start has done is not done again
         while now.step < total and not stop:
             step = now.step
