@@ -44,7 +44,7 @@ def errors(count: int, model: nr.Autoencoder, images: dict, seed: int) -> dict[s
     z = nr.evaluate.codes(model, x).numpy()
     far = nr.evaluate.codes(model, test).numpy()
     spread = z.std(0) + 1e-6
-    probe = LogisticRegression(max_iter=300).fit(z / spread, y)
+    probe = LogisticRegression(max_iter=100).fit(z / spread, y)
     found = {"probe": probe.score(far / spread, truth)}
     arms = {"frozen": (model, True, 1e-2), "tuned": (model, False, 1e-3), "scratch": (model_of(seed)[0], False, 1e-3)}
     for name, (source, freeze, lr) in arms.items():
