@@ -1,8 +1,9 @@
 """Would the exact tests notice? The usual bugs of this field, planted one at a time in a copy of the library.
 
-Each must be caught by a test of test_exact.py or test_likelihoods.py, which runs in a process of its own against the
-copy; that test is recorded (`pytest --junit-xml`, or `-rP` on the screen). An untouched copy must pass, or a catch
-would mean nothing. The processes are forked from one that has imported torch already, which saves that many start-ups.
+Each must be caught by a test of test_exact.py, test_likelihoods.py or test_divergences.py, which runs in a process of
+its own against the copy; that test is recorded (`pytest --junit-xml`, or `-rP` on the screen). An untouched copy must
+pass, or a catch would mean nothing. The processes are forked from one that has imported torch already, which saves that
+many start-ups.
 """
 
 import multiprocessing
@@ -20,8 +21,15 @@ LIBRARY = HERE.parent / "src" / "narrows"
 NORMAL = "Normal(mean, self.sigma.expand_as(mean), validate_args=False)"
 BARE = 'type("Bare", (Normal,), {"log_prob": lambda self, x: -(((x - self.loc) / self.scale) ** 2) / 2})'
 
-# what test_exact.py and test_likelihoods.py import first or last, the library itself excepted
-PRELOAD = ["pytest", "scipy.stats", "torch.distributed.tensor", "torch.fx.experimental.symbolic_shapes", "torch.func"]
+# what these files import first or last, the library itself excepted
+PRELOAD = [
+    "pytest",
+    "scipy.integrate",
+    "scipy.stats",
+    "torch.distributed.tensor",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch.func",
+]
 
 # what is wrong, file, right text, wrong text
 BUGS = [
@@ -50,6 +58,39 @@ BUGS = [
         "t.repeat(samples, *[1] * (t.dim() - 1))",
         "t.repeat_interleave(samples, 0)",
     ),
+    ("codes not cut off from the critic", "divergences", "fake = z.detach()", "fake = z"),
+    ("the encoder moves the critic", "divergences", "{name: weight.detach() for", "{name: weight for"),
+    ("the critic climbs down", "divergences", "told) - value)", "told) + value)"),
+    (
+        "the critic's penalty forgotten",
+        "divergences",
+        "self.game.penalty * self._slope(fake, real, told) - value",
+        "-value",
+    ),
+    ("a slope of 1 for every game", "divergences", ".sqrt() - self.game.slope)", ".sqrt() - 1)"),
+    (
+        "codes and draws exchanged",
+        "divergences",
+        "self.game.fake(self.critic(fake, *told))",
+        "self.game.fake(self.critic(real, *told))",
+    ),
+    (
+        "context of another draw",
+        "divergences",
+        "context.repeat(len(z) // len(context), 1)",
+        "context.repeat_interleave(len(z) // len(context), 0)",
+    ),
+    ("biased MMD", "divergences", "(k(a, a).sum() - len(a)) / max(len(a) * (len(a) - 1), 1)", "k(a, a).mean((0, 1))"),
+    ("saturating where it should not", "divergences", "if self.saturating else", "if not self.saturating else"),
+    ("slices not sorted", "divergences", ".sort(0).values for a", " for a"),
+    (
+        "frames not orthonormal",
+        "divergences",
+        "torch.linalg.qr(frames).Q.flatten",
+        "torch.nn.functional.normalize(frames, dim=2).flatten",
+    ),
+    ("Pearson without its linear term", "divergences", "v.square() / 4 + v", "v.square() / 4"),
+    ("discrepancy without its weight", "objectives", "self.discrepancy.weight * found_gap.model", "found_gap.model"),
 ]
 
 
@@ -84,7 +125,9 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
         text = file.read_text()
         assert text.count(right) == 1, f"the text to spoil occurs {text.count(right)} times in {module}.py"
         file.write_text(text.replace(right, wrong))
-        files = ["test_exact.py", "test_likelihoods.py"][:: -1 if module == "likelihoods" else 1]  # the likelier first
+        files = ["test_exact.py", "test_likelihoods.py", "test_divergences.py"]
+        likely = f"test_{module}.py"
+        files.sort(key=lambda name: name != likely)  # the likelier first
         process = context.Process(target=judge, args=(str(folder), str(folder / "log"), files))
         process.start()
         process.join(120)
