@@ -459,6 +459,64 @@ def test_a_prior_that_cannot_be_sampled_is_refused(recipe: str) -> None:
         small(recipe, prior=None)
 
 
+def judged(recipe: str, **arguments: Any) -> tuple[float, float, int]:
+    """Error of a held-out digit, MMD of the codes of all digits to N(0, I), active units, after 240 steps."""
+    data = nr.data.load("digits")
+    model, objective = getattr(nr.recipes, recipe)(data.shape, latent=8, **arguments)
+    torch.set_default_dtype(torch.float32)
+    nr.fit(model.float(), objective.float(), data, training=nr.Training(epochs=20), quiet=True)
+    error = nr.evaluate.round_trip(model, data.test).x.mean()
+    z = nr.evaluate.codes(model, data.train)
+    return float(error), float(mmd(z, torch.randn(len(z), 8))), int((z.var(0) > 0.01).sum())
+
+
+@pytest.fixture(scope="module")
+def plain() -> tuple[float, float, int]:
+    """What an autoencoder without a discrepancy does on the same rows."""
+    return judged("autoencoder")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments"),
+    [("wae_mmd", {}), ("swae", {}), *(("aae", {"game": game}) for game in (*GAMES, Wasserstein()))],
+    ids=lambda v: v if isinstance(v, str) else "".join(type(g).__name__ for g in v.values()),
+)
+def test_defaults_work(recipe: str, arguments: dict[str, Any], plain: tuple[float, float, int]) -> None:
+    """No unit collapses, the error stays within 15 % of the plain autoencoder's, codes come closer to the prior.
+
+    On digits, where a weight of 10 had left no unit alive; weights, order and noise from seed 0.
+    """
+    error, gap, active = judged(recipe, **arguments)
+    assert active == 8
+    assert error < 1.15 * plain[0]
+    assert gap < 0.5 * plain[1]
+
+
+@pytest.mark.parametrize("recipe", HELD)
+def test_weights_grow_with_the_values_of_a_row(recipe: str) -> None:
+    """As distortions do, where none is given; a game's curvature divides it."""
+    one, many = (getattr(nr.recipes, recipe)(shape)[1].discrepancy.weight for shape in ((3,), (2, 5, 6)))
+    assert many == pytest.approx(20 * one)
+    assert getattr(nr.recipes, recipe)((3,), weight=0.7)[1].discrepancy.weight == 0.7
+    if recipe == "aae":
+        weights = [nr.recipes.aae((3,), game=game)[1].discrepancy.weight * game.curvature for game in GAMES]
+        assert weights == pytest.approx([weights[0]] * len(GAMES))
+
+
+@every_game
+def test_curvatures_are_those_of_the_divergences(game: Any) -> None:
+    """Between N(e, 1) and N(0, 1) the divergence is f''(1) / 2 e^2 to second order, and the critic's loss is alike for
+    all: E |V*'|^2 penalty / f''(1) = 2 e^2.
+    """
+    e = 1e-2
+    q, p = (Normal(torch.tensor(m), 1.0) for m in (e, 0.0))
+    close(divergence(game, q, p), torch.tensor(game.curvature / 2 * e**2), rtol=1e-3, atol=0)
+    z = GRID[14_000:16_001].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(best(game, q, p)(z).sum(), z)
+    middle = slope[len(slope) // 2].square().sum()
+    close(middle * game.penalty / game.curvature, torch.tensor(2 * e**2), rtol=2e-2, atol=0)
+
+
 def test_what_means_nothing_is_refused() -> None:
     """Weights, kernels, directions, units."""
     for part in (MMD, SlicedWasserstein, partial(Adversarial, 2)):

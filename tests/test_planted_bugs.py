@@ -130,7 +130,7 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
         files.sort(key=lambda name: name != likely)  # the likelier first
         process = context.Process(target=judge, args=(str(folder), str(folder / "log"), files))
         process.start()
-        process.join(120)
+        process.join(300)
         if process.is_alive():
             process.kill()
         return process.exitcode, (folder / "log").read_text()
