@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curves", "grid", "inline", "paired", "png", "profiles", "rates", "scatter", "shown"]
+__all__ = ["curves", "firing", "grid", "inline", "paired", "png", "profiles", "rates", "scatter", "shown"]
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -61,6 +61,20 @@ def rates(variance: Tensor, rate: Tensor | None) -> "Figure":
     ax.set_xticks(range(len(values)), [str(i) for i in order] if len(values) <= 40 else ["" for _ in order])
     ax.set_title("rate per unit, nats" if rate is not None else "variance of each unit of the code", fontsize=10)
     ax.set_xlabel("unit of the code (grey: inactive)", fontsize=9)
+    return figure
+
+
+def firing(rate: Tensor) -> "Figure":
+    """Histogram of how often units fire, (D,) shares of the rows, by powers of ten; units that never do stand left."""
+    figure, (ax,) = _figure(width=6.2)
+    some = rate[rate > 0].log10().numpy()
+    edges = np.linspace(min(-4.0, some.min() if len(some) else 0.0), 0.0, 33)
+    ax.hist(some, edges.tolist(), color=BLUE)
+    dead = int((rate == 0).sum())
+    ax.bar(edges[0] - 0.3, dead, 0.2, color=GREY)
+    ticks = [t for t in range(-6, 1) if t >= edges[0]]
+    ax.set_xticks([edges[0] - 0.3, *ticks], ["never", *(f"{10.0**t:g}" for t in ticks)])
+    ax.set_title("units by the share of rows for which they fire", fontsize=10)
     return figure
 
 

@@ -11,7 +11,9 @@ import torch
 from narrows import pictures, recipes
 from narrows.data import Data
 from narrows.defaults import arguments
+from narrows.evaluate import features
 from narrows.plots import Pairs, judged, reconstructions, samples
+from narrows.posteriors import Sparse
 from narrows.spec import describe
 from narrows.store import Run
 from narrows.tasks import traverse
@@ -72,6 +74,7 @@ def page(run: Run) -> str:
         "<h2>What each unit of the code is used for</h2>"
         + pictures.inline(run.plot.rates(), "rate per unit")
         + f'<p class="note">{_active(evaluation["active_units"])}</p>',
+        _features(run),
         _latent(run),
         f"<h2>Again</h2><pre>{escape(command(run))}</pre>"
         + f'<p class="note">{escape(", ".join(f"{k} {v}" for k, v in config["versions"].items()))}; '
@@ -193,6 +196,35 @@ def _samples(run: Run) -> str:
     text = f"{where[0]}: the mean of p(x|z) for z from the prior; {where[1]}: its nearest training row (copies show)"
     pairs = samples(run, 24 if run.data.image else 12)
     return f"<h2>Samples</h2><p>{text}</p>" + _pairs(run.data, pairs, "samples from the prior")
+
+
+def _features(run: Run, most: int = 20, top: int = 6) -> str:
+    """Of a sparse code: how often its units fire, and for the most frequent ones which rows, in which direction."""
+    if not isinstance(run.model.posterior, Sparse):
+        return ""
+    shown, name = judged(run.data)
+    found = features(run.model, shown.take(torch.arange(min(len(shown), 10_000))), top)
+    units = found.rate.argsort(descending=True, stable=True)[:most]
+    out = [
+        "<h2>What the units of the sparse code stand for</h2>",
+        f"<p>{found.active.mean:.3g} of {run.model.latent:,} units fire for a {name} row on average; "
+        f"{int(found.dead.sum()):,} fire for none of them.</p>",
+        pictures.inline(pictures.firing(found.rate), "histogram of firing rates"),
+        f"<p>The {len(units)} most frequent units, each with the {name} rows that it answers most strongly:</p>",
+        "<table><tr><th>unit</th><th>fires for</th><th>rows (value)</th></tr>",
+    ]
+    for unit in units.tolist():
+        pairs = zip(found.rows[unit].tolist(), found.values[unit].tolist(), strict=True)
+        cells = ", ".join(f"{row} ({value:.3g})" for row, value in pairs)
+        out.append(f"<tr><td>{unit}</td><td>{found.rate[unit]:.1%}</td><td>{cells}</td></tr>")
+    out.append("</table>")
+    if run.data.image:
+        directions = found.directions[units]
+        size = directions.abs().flatten(1).amax(1).clamp_min(1e-12).view(-1, 1, 1, 1)
+        picture = pictures.grid(0.5 + 0.5 * directions / size, 10)
+        out.append("<p>What each of them adds to an image, line by line (grey: nothing; white: more; black: less):</p>")
+        out.append(pictures.inline(picture, "directions", _scale(run.data, 10)))
+    return "".join(out)
 
 
 def _latent(run: Run) -> str:

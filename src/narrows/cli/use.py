@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from narrows.data import Rows
     from narrows.store import Run
 
-__all__ = ["encode", "export", "interpolate", "project", "reconstruct", "sample", "traverse"]
+__all__ = ["encode", "export", "features", "interpolate", "project", "reconstruct", "sample", "traverse"]
 
 
 @app.command()
@@ -112,6 +112,34 @@ def encode(run: RunFolder, data: Source, out: Out = None) -> None:
     loaded = nr.load(run)
     z = nr.evaluate.codes(loaded.model, nr.data.like(loaded.config["data"], data)).numpy()
     _table(z, [f"z{i}" for i in range(z.shape[1])], out or Path(run) / "codes.csv")
+
+
+@app.command()
+def features(
+    run: RunFolder,
+    data: Annotated[
+        str | None, typer.Argument(help="other rows  [default: the test rows of RUN]", metavar="[DATA]")
+    ] = None,
+    top: Annotated[int, typer.Option(help="rows a unit")] = 10,
+    out: Out = None,
+) -> None:
+    """Say what each unit of the code of RUN answers: how often it fires, and for which rows most strongly."""
+    import torch
+
+    import narrows as nr
+    from narrows.plots import judged
+
+    loaded = nr.load(run)
+    rows: Rows = judged(loaded.data)[0] if data is None else nr.data.like(loaded.config["data"], data)
+    found = nr.evaluate.features(loaded.model, rows, top)
+    typer.echo(
+        f"{len(rows):,} rows: {found.active.mean:.4g} of {loaded.model.latent:,} units fire for a row, "
+        f"{int(found.dead.sum()):,} units for none"
+    )
+    table = torch.cat([found.rate[:, None].double(), found.rows.double(), found.values.double()], 1)
+    shown = range(found.rows.shape[1])
+    names = ["rate", *(f"row{i}" for i in shown), *(f"value{i}" for i in shown)]
+    _table(table.numpy(), names, out or Path(run) / "features.csv")
 
 
 @app.command()
