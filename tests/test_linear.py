@@ -253,7 +253,7 @@ STEPS = nr.Training(epochs=1500, batch=N, lr=0.03, decay="cosine")
 
 
 def test_training_finds_the_same_loss_and_space() -> None:
-    """1,500 steps on all rows: no other minimum is there to fall into (Baldi & Hornik 1989, fact 4)."""
+    """1,500 steps on all rows: no other minimum is there to fall into (Baldi & Hornik 1989)."""
     x = rows()
     x = (x - x.mean(0)).float()
     model, objective = linear((D,), latent=K, solver="gradient")
@@ -271,7 +271,7 @@ def priced(x: Tensor, weight: float) -> tuple[Tensor, Tensor, float]:
 
     |X - X W1^T W2^T|^2 + mu (|W1|^2 + |W2|^2) is 2 n times the loss without its constant, mu = 2 n weight. Its minimum
     is a sum over i <= k of 2 mu - mu^2 / s_i^2 where s_i^2 = n l_i > mu, of s_i^2 else, and of s_i^2 over i > k, at
-    W2 = U_k (1 - mu / s_i^2)^(1/2) O and W1 = W2^T (Kunin et al. 2019, arXiv:1901.08168, theorem 4.2).
+    W2 = U_k (1 - mu / s_i^2)^(1/2) O and W1 = W2^T (Kunin et al. 2019, arXiv:1901.08168).
     """
     n, d = x.shape
     values, axes = eigen(x)
@@ -317,7 +317,7 @@ def test_training_with_priced_weights_ends_there() -> None:
 # ---- as a member of the family ----------------------------------------------------------------------------------
 
 
-@every_solver
+@pytest.mark.parametrize("solver", ["covariance", "randomised"])
 def test_a_solved_run_is_kept_read_resumed_and_verified(solver: str, tmp_path: Path) -> None:
     """By the command line: no steps or minutes are foretold, one record is kept, and every figure is found again."""
     run, folder = CliRunner(), str(tmp_path / "run")

@@ -107,7 +107,7 @@ class _Centred:
     """Reads rows about their mean, in one pass: pieces E (b + 1, d) whose sum of E^T E is that of all centred rows.
 
     Every piece is centred by its own mean, and its last row tells how far that lies from the mean so far (Chan, Golub &
-    LeVeque 1983, equation 2.1): nothing large is ever squared and subtracted. `mean` (d,) is known after a pass.
+    LeVeque 1983): nothing large is ever squared and subtracted. `mean` (d,) is known after a pass.
     """
 
     def __init__(self, pieces: Pieces, dtype: torch.dtype | None) -> None:
@@ -194,7 +194,7 @@ class Components:
     Units beyond what the rows can span stay at 0.
 
     Raises: ValueError for another solver, parts that are not affine and Gaussian, or rows too wide for the solver.
-    Reference: Neural Networks and Principal Component Analysis (Baldi & Hornik 1989), facts 2 and 4.
+    Reference: Neural Networks and Principal Component Analysis (Baldi & Hornik 1989).
     """
 
     solver: str = "covariance"
