@@ -35,6 +35,7 @@ from narrows.penalties import Weights
 from narrows.posteriors import Deterministic
 from narrows.priors import GaussianMixture, MultivariateGaussian, Pinwheel
 from narrows.recipes import Parts, autoencoder, build, linear, regularised, vae, wae_mmd
+from narrows.references import cite
 
 close = torch.testing.assert_close
 N, D, K = 200, 12, 3
@@ -554,3 +555,17 @@ def test_the_start_is_described_by_its_solver() -> None:
     model, _ = linear((D,), latent=2, solver="svd")
     assert build(model.spec)[0].start == copy.deepcopy(model).start == Components("svd")
     assert linear((D,), latent=2, solver="gradient")[0].start is None
+
+
+@pytest.mark.parametrize(
+    ("solver", "works"),
+    [
+        ("covariance", ["baldi1989neural"]),
+        ("randomised", ["baldi1989neural", "halko2011finding"]),
+        ("gradient", ["baldi1989neural", "kingma2015adam"]),
+    ],
+)
+def test_who_thought_of_it(solver: str, works: list[str]) -> None:
+    """An optimiser is cited where there is one."""
+    found = cite(linear((D,), latent=2, solver=solver)[0].spec)
+    assert [entry.split("{")[1].split(",")[0] for entry in found] == works
