@@ -1,9 +1,9 @@
 """Would the exact tests notice? The usual bugs of this field, planted one at a time in a copy of the library.
 
-Each must be caught by a test of test_exact.py, test_likelihoods.py or test_divergences.py, which runs in a process of
-its own against the copy; that test is recorded (`pytest --junit-xml`, or `-rP` on the screen). An untouched copy must
-pass, or a catch would mean nothing. The processes are forked from one that has imported torch already, which saves that
-many start-ups.
+Each must be caught by a test of test_exact.py, test_likelihoods.py, test_divergences.py or, for sparse codes,
+test_sparse.py, which runs in a process of its own against the copy; that test is recorded (`pytest --junit-xml`, or
+`-rP` on the screen). An untouched copy must pass, or a catch would mean nothing. The processes are forked from one that
+has imported torch already, which saves that many start-ups.
 """
 
 import multiprocessing
@@ -74,12 +74,6 @@ BUGS = [
         "self.game.fake(self.critic(fake, *told))",
         "self.game.fake(self.critic(real, *told))",
     ),
-    (
-        "context of another draw",
-        "divergences",
-        "context.repeat(len(z) // len(context), 1)",
-        "context.repeat_interleave(len(z) // len(context), 0)",
-    ),
     ("biased MMD", "divergences", "(k(a, a).sum() - len(a)) / max(len(a) * (len(a) - 1), 1)", "k(a, a).mean((0, 1))"),
     ("saturating where it should not", "divergences", "if self.saturating else", "if not self.saturating else"),
     ("slices not sorted", "divergences", ".sort(0).values for a", " for a"),
@@ -91,6 +85,13 @@ BUGS = [
     ),
     ("Pearson without its linear term", "divergences", "v.square() / 4 + v", "v.square() / 4"),
     ("discrepancy without its weight", "objectives", "self.discrepancy.weight * found_gap.model", "found_gap.model"),
+    ("TopK of absolute values", "activations", "h.topk(self.active, 1)", "h.abs().topk(self.active, 1)"),
+    ("BatchTopK with k for the batch", "activations", "self.active * len(h)", "self.active"),
+    ("thresholds that ignore their size", "activations", "theta.detach() * near", "near"),
+    ("AuxK of living units", "penalties", "h.masked_fill(~dead, -math.inf)", "h"),
+    ("AuxK teaches its own error", "penalties", "found.px.mean.detach()", "found.px.mean"),
+    ("target activity the other way round", "penalties", "(target, target / active)", "(active, active / target)"),
+    ("directions of any length", "networks", "normalize(self.weight, dim=1)", "self.weight"),
 ]
 
 
@@ -128,6 +129,8 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
         files = ["test_exact.py", "test_likelihoods.py", "test_divergences.py"]
         likely = f"test_{module}.py"
         files.sort(key=lambda name: name != likely)  # the likelier first
+        if module in ("activations", "penalties", "networks"):
+            files = ["test_sparse.py"]
         process = context.Process(target=judge, args=(str(folder), str(folder / "log"), files))
         process.start()
         process.join(300)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 import narrows as nr
+import narrows.cli
+import narrows.defaults
 from narrows.activations import BatchTopK, JumpReLU, ReLU, Sigmoid, TopK
 from narrows.contract import Batch
 from narrows.networks import Dictionary, Mlp
@@ -502,3 +504,19 @@ def test_report_and_command_of_a_sparse_run(tmp_path: Path) -> None:
     assert "What the units of the sparse code stand for" in page
     assert "PCA, 3 components" in page
     assert "--recipe sparse --latent 24 --set active=3 " in page
+
+
+def test_features_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """A sparse run from the command line alone, and one line a unit of what it answers."""
+    folder = tmp_path / "a"
+    words = ["fit", "digits", "--recipe", "sparse", "--latent", "80", "--set", "active=5", "--epochs", "1", "--quiet"]
+    for call in ([*words, "--folder", str(folder)], ["features", str(folder), "--top", "2"]):
+        monkeypatch.setattr("sys.argv", ["narrows", *call])
+        with pytest.raises(SystemExit) as stop:
+            nr.cli.main()
+            raise SystemExit(0)
+        assert not stop.value.code
+    assert "180 rows: 5 of 80 units fire for a row" in capsys.readouterr().out
+    head, *lines = (folder / "features.csv").read_text().splitlines()
+    assert head == "rate,row0,row1,value0,value1"
+    assert len(lines) == 80
