@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 import narrows as nr
@@ -35,11 +36,10 @@ LATENT = 8
 GAMES = ("JensenShannon", "Wasserstein", "KL", "ReverseKL", "PearsonChiSquared", "SquaredHellinger")
 MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("autoencoder", {}),
-    **{f"AAE, {game}": ("aae", {"game": getattr(divergences, game)()}) for game in GAMES},
     "WAE-MMD": ("wae_mmd", {}),
     "SWAE": ("swae", {}),
+    **{f"AAE, {game}": ("aae", {"game": getattr(divergences, game)()}) for game in GAMES},
 }
-T95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}
 
 
 def classifier(x: Tensor, label: Tensor, test: tuple[Tensor, Tensor]) -> tuple[Callable[[Tensor], Tensor], float]:
@@ -110,11 +110,10 @@ def distance(z: Tensor, real: Tensor) -> float:
     return within(z) + within(real) - 2 * total(z, real) / (len(z) * len(real))
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half the 95 % interval."""
-    if len(values) < 2:
-        return values[0], math.nan
-    return statistics.mean(values), T95[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+def interval(values: list[float]) -> tuple[float, float | None]:
+    """Mean and half the 95 % interval, none for a single seed."""
+    n = len(values)
+    return statistics.mean(values), stdtrit(n - 1, 0.975) * statistics.stdev(values) / math.sqrt(n) if n > 1 else None
 
 
 def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
