@@ -74,6 +74,12 @@ BUGS = [
         "self.game.fake(self.critic(fake, *told))",
         "self.game.fake(self.critic(real, *told))",
     ),
+    (
+        "context of another draw",
+        "divergences",
+        "context.repeat(len(z) // len(context), 1)",
+        "context.repeat_interleave(len(z) // len(context), 0)",
+    ),
     ("biased MMD", "divergences", "(k(a, a).sum() - len(a)) / max(len(a) * (len(a) - 1), 1)", "k(a, a).mean((0, 1))"),
     ("saturating where it should not", "divergences", "if self.saturating else", "if not self.saturating else"),
     ("slices not sorted", "divergences", ".sort(0).values for a", " for a"),

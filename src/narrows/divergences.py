@@ -327,7 +327,7 @@ class Adversarial(nn.Module):
         if not self.training:
             value = mmd(z, real)
             return Gap(value, value, value.new_zeros(()))
-        told = () if context is None else (context,)
+        told = () if context is None else (context.repeat(len(z) // len(context), 1),)
         still = {name: weight.detach() for name, weight in self.critic.named_parameters()}
         model = self.game.model(functional_call(self.critic, still, (z, *told))).mean((0, 1))
         fake = z.detach()

@@ -184,7 +184,7 @@ class Objective(nn.Module):
         gap = loss.new_zeros(())
         # a last held-out batch may be too small to say anything; in training such batches are refused
         if self.discrepancy is not None and len(code.z) >= getattr(self.discrepancy, "least", 1):
-            context = repeated(batch.context, self.samples)
-            found_gap = self.discrepancy(code.z, model.draw(len(code.z), context), context)
+            real = model.draw(len(code.z), repeated(batch.context, self.samples))  # (S, D)
+            found_gap = self.discrepancy(code.z, real, batch.context)
             gap, loss = found_gap.value, loss + self.discrepancy.weight * found_gap.model + found_gap.critic
         return Terms(loss, value.detach(), _average(distortion), _average(rate), penalty, gap)
