@@ -1,9 +1,9 @@
 """What are labels worth on top of an autoencoder? Test error on Fashion-MNIST at 100, 1,000 and all 60,000 labels.
 
 One autoencoder a seed learns from all 60,000 images without labels. Then, with the same labelled rows: `probe`,
-logistic regression on its codes (100 iterations); `frozen`, a head trained by `finetune(freeze=True)`; `tuned`, everything; `scratch`,
-the same encoder and head from random weights. Learning rates are fixed beforehand: 1e-2 for a head alone, 1e-3 for
-everything. Three seeds (weights, rows and order), one where all labels are used.
+logistic regression on its codes (100 iterations); `frozen`, a head trained by `finetune(freeze=True)`; `tuned`,
+everything; `scratch`, the same encoder and head from random weights. Learning rates are fixed beforehand: 1e-2 for a
+head alone, 1e-3 for everything. Three seeds (weights, rows and order), one where all labels are used.
 
     NARROWS_DATA=... python benchmarks/transfer.py        # --minutes 5 stops earlier and goes on when called again
 """
