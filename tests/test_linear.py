@@ -132,6 +132,7 @@ def center_nothing(rows: Any) -> Any:
 FAULTS = {
     "the mean is not subtracted": (pca._Centred, "__iter__", lambda right: center_nothing),
     "the mean is that of the last piece": (pca._Centred, "__iter__", lambda right: lambda self: of_last(right, self)),
+    "a row of every piece left out": (pca, "_gram", lambda right: lambda e: right(e[:-1])),
     "the axes rise": (pca, "_leading", lambda right: lambda *a: tuple(t.flip(-1) for t in right(*a))),
     "the smallest eigenvalues": (
         pca,
@@ -158,11 +159,20 @@ def test_a_planted_fault_is_caught(fault: str, monkeypatch: pytest.MonkeyPatch) 
     """By `is_optimal`, which passes with pieces of 64 rows that drift apart, and fails with each fault."""
     x = rows() + torch.arange(N)[:, None] / N
     monkeypatch.setattr(pca, "_size", lambda d: 64)
-    is_optimal(*solved(x), x)
     place, name, wrong = FAULTS[fault]
+    solver = "svd" if place is pca._Centred else "covariance"
+    is_optimal(*solved(x, solver=solver), x)
     monkeypatch.setattr(place, name, wrong(getattr(place, name)))
     with pytest.raises(AssertionError):
-        is_optimal(*solved(x), x)
+        is_optimal(*solved(x, solver=solver), x)
+
+
+def test_a_large_mean_costs_no_digits() -> None:
+    """In float32, columns about 1,000 with a spread of 1: the squares of a piece are taken about its own mean."""
+    x = rows(2000) / 3
+    far = (x + 1000).float()
+    found = principal(lambda: far.split(256), (2000, D), K)
+    close(found.variances, eigen(far.double())[0][:K], rtol=1e-5, atol=0)
 
 
 # ---- solvers ----------------------------------------------------------------------------------------------------

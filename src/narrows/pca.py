@@ -88,7 +88,19 @@ def principal(
         _, s, vectors = torch.linalg.svd(triangle.cpu(), full_matrices=False)
         values, axes, total = s[:k].square() / n, vectors[:k].T, float(s.square().sum()) / n
     elif d <= n:
-        gram = sum((_gram(e).double() for e in rows), torch.zeros(())).cpu() / n
+        gram = torch.zeros(d, d, dtype=torch.float64)
+        mean = torch.zeros(d, dtype=torch.float64)
+        for part in pieces():
+            e = part if dtype is None else part.to(dtype)
+            own = e.mean(0)
+            squares = _gram(e)
+            # a mean that is large beside the spread would cost digits in the difference of squares: there it goes first
+            if bool((own.square() * len(e) > 0.9 * squares.diagonal()).any()):
+                gram.addmm_(own.double()[:, None].cpu(), own.double()[None].cpu(), alpha=len(e))
+                squares = _gram(e - own)
+            gram += squares.cpu()
+            mean += own.double().cpu() * (len(e) / n)
+        rows.mean, gram = mean, gram.div_(n).addr_(mean, mean, alpha=-1)
         values, axes = _leading(gram, k)
         total = float(gram.trace())
     else:
