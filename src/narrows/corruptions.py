@@ -37,6 +37,9 @@ class GaussianNoise:
 class Masking:
     """Sets a share of the values to 0 (Vincent et al. 2010, section 3.3).
 
+    What is left is darker than a clean row, so that a member that learned from it answers clean rows too brightly:
+    right for features, while `Dropout`, which keeps the mean, and `GaussianNoise` suit reconstruction better.
+
     Example:
         >>> Masking(0.5)(torch.ones(2, 3)).shape
         torch.Size([2, 3])

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from narrows import draws
 from narrows.activations import BatchTopK, TopK
-from narrows.corruptions import Masking
+from narrows.corruptions import GaussianNoise
 from narrows.divergences import MMD, Adversarial, Game, JensenShannon, SlicedWasserstein
 from narrows.likelihoods import Bernoulli, Gaussian, Likelihood
 from narrows.models import Autoencoder
@@ -197,7 +197,7 @@ def linear(common: _Common, solver: str = "covariance", **objective: Any) -> Par
 @_recipe(beta=0.0)
 def denoising(
     common: _Common,
-    corruption: Callable[[Tensor], Tensor] = Masking(0.25),  # noqa: B008 (frozen)
+    corruption: Callable[[Tensor], Tensor] = GaussianNoise(0.3),  # noqa: B008 (frozen)
     **objective: Any,
 ) -> Parts:
     """Denoising autoencoder: corrupted rows in, clean rows out (Vincent et al. 2010, JMLR 11:3371)."""
