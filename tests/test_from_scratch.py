@@ -135,7 +135,9 @@ def test_an_adversarial_autoencoder() -> None:
     """Both players' losses, every gradient, and the weights after twenty steps of both at once."""
     file, x = scratch("aae"), rows("aae")
     network = partial(Mlp, hidden=(128,))
-    model, objective = recipes.aae((WIDTH,), latent=LATENT, network=network, game=JensenShannon(), weight=0.1)
+    model, objective = recipes.aae(
+        (WIDTH,), latent=LATENT, network=network, game=JensenShannon(penalty=0.0), weight=0.1
+    )
     model.double(), objective.double()
     players = [*model.parameters(), *objective.parameters()]
     weights = [p.detach().clone().requires_grad_() for p in players]

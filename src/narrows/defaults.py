@@ -53,7 +53,7 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     if data.context:
         chosen.setdefault("context", data.context)
     if "network" not in chosen:
-        large = data.image and min(data.shape[-2:]) >= 32 and standard["network"] is Mlp
+        large = data.image and min(data.shape[-2:]) >= 32 and standard["network"] is Mlp and "hidden" not in chosen
         chosen["network"] = partial(Conv, width=16) if large else standard["network"]
     return chosen
 

@@ -226,7 +226,7 @@ def _perceptron(network: Callable[..., nn.Module], hidden: Shape) -> Callable[..
     return partial(network, hidden=tuple(int(width) for width in hidden))
 
 
-@_recipe(beta=0.0, network=partial(Mlp, hidden=(512, 256, 128)))
+@_recipe(beta=0.0)
 def stacked(
     common: _Common,
     hidden: Shape | None = None,
@@ -238,6 +238,8 @@ def stacked(
     """Stacked autoencoder: layer by layer, then end to end (Hinton & Salakhutdinov 2006; Vincent et al. 2010)."""
     if throughout and corruption is None:
         raise ValueError("throughout=True corrupts the training end to end too: say how, corruption=Masking(0.25)")
+    if hidden is None and common.network is Mlp:
+        hidden = (512, 256, 128)
     network = common.network if hidden is None else _perceptron(common.network, hidden)
     posterior, corrupted = common.deterministic(), corruption if throughout else None
     model = replace(common, network=network).model(posterior, corrupted, mirrored(network))
