@@ -147,8 +147,17 @@ def _size(d: int) -> int:
 
 
 def _gram(e: Tensor) -> Tensor:
-    """E^T E, (d, d). Numpy sees that both sides are one matrix, and leaves half of the arithmetic out."""
-    return torch.from_numpy(e.numpy().T @ e.numpy()) if e.device.type == "cpu" else e.T @ e
+    """E^T E, (d, d), a strip of columns at a time from the diagonal on: the other half is its mirror image.
+
+    Numpy would leave out exactly half, but its threads and torch's take the cores from each other.
+    """
+    d = e.shape[1]
+    gram = e.new_empty(d, d)
+    strip = max(128, -(-d // 6))
+    for at in range(0, d, strip):
+        gram[at : at + strip, at:] = e[:, at : at + strip].T @ e[:, at:]
+        gram[at + strip :, at : at + strip] = gram[at : at + strip, at + strip :].T
+    return gram
 
 
 def _leading(gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
