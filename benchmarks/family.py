@@ -3,11 +3,11 @@
 Three questions, one table (`results/family.json`, printed as Markdown):
 
 1. Digits, latent 8, no other setting: seconds (at most 60), and the held-out squared error beside PCA's with as many
-   components on the same rows, three seeds.
+   components on the same rows, `--seeds` of them.
 2. Fashion-MNIST, latent 8: an epoch without an alarm; and the same comparison after `--minutes` of training each.
 3. A noisy circle arc and a noisy S: a code of one unit against the first principal component, three seeds.
 
-    NARROWS_DATA=... python benchmarks/family.py [--minutes 1.5] [RECIPE ...]
+    NARROWS_DATA=... python benchmarks/family.py [--minutes 1] [--seeds 3] [RECIPE ...]
 """
 
 import argparse
@@ -59,9 +59,9 @@ def spread(values: list[float]) -> list[float]:
     return [statistics.mean(values), half]
 
 
-def on_digits(recipe: str) -> dict[str, object]:
+def on_digits(recipe: str, seeds: int) -> dict[str, object]:
     data = nr.data.load("digits")
-    runs = [member(recipe, data, nr.Training(), seed) for seed in range(3)]
+    runs = [member(recipe, data, nr.Training(), seed) for seed in range(seeds)]
     found = {
         "seconds": max(seconds for _, seconds in runs),
         "squared error": spread([float(errors(run.model, data.test).mean()) for run, _ in runs]),
@@ -116,13 +116,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("recipes", nargs="*", default=list(nr.recipes.names()))
     parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"digits": {}, "fashion": {}}
     found["curves, error over that of PCA-1"] = curves()
     print(json.dumps(found["curves, error over that of PCA-1"]), flush=True)
     for recipe in asked.recipes:
-        for place, question in (("digits", on_digits), ("fashion", partial(on_fashion, minutes=asked.minutes))):
+        for place, question in (
+            ("digits", partial(on_digits, seeds=asked.seeds)),
+            ("fashion", partial(on_fashion, minutes=asked.minutes)),
+        ):
             found[place][recipe] = question(recipe)
             print(recipe, place, json.dumps(found[place][recipe]), flush=True)
             RESULTS.parent.mkdir(exist_ok=True)

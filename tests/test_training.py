@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import narrows as nr
-from narrows.training import estimate
+from narrows.training import alarms, estimate
 from narrows.training.adam import Adam
 from narrows.training.loop import Interrupted
 
@@ -246,6 +246,17 @@ def test_alarm_of_collapse_and_of_dead_units():
     assert "2 of 2 units of the code never change" in " ".join(
         nr.fit(model, objective, X, training=SHORT, quiet=True).alarms
     )
+
+
+def test_a_small_code_is_not_a_dead_one():
+    """Only units that hardly move beside the others are called dead where a code has no scale of its own."""
+    model, _ = nr.recipes.autoencoder((6,), latent=3)
+    with torch.no_grad():
+        model.encoder.layers[-1].weight *= 1e-3
+    assert alarms.after(model, nr.data.Rows(X)) == []
+    with torch.no_grad():
+        model.encoder.layers[-1].weight[1] = 0
+    assert "1 of 3 units of the code never change" in alarms.after(model, nr.data.Rows(X))[0]
 
 
 def test_fewer_rows_than_a_batch_is_no_error():

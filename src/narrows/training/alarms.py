@@ -122,6 +122,8 @@ def after(model: Autoencoder, rows: Rows) -> list[str]:
         return []
     units = active_units(model, rows.take(torch.arange(min(len(rows), 2000))))
     total, active = model.latent, int(units.by_variance.sum())
+    if units.by_rate is None:  # a code without a rate has no scale of its own, and a contracted one is small
+        active = int((units.variance > 1e-4 * units.variance.max()).sum())
     if active == total:
         return []
     if units.by_rate is None:
