@@ -164,18 +164,23 @@ class Game(Protocol):
     by `curvature` = f''(1); and their standard penalties are so chosen that the critics' losses are alike too.
     """
 
-    slope: ClassVar[float]
+    slope: ClassVar[float] = 0.0
     curvature: ClassVar[float]
 
     @property
     def penalty(self) -> float: ...
-    def fake(self, v: Tensor) -> Tensor: ...
+
+    def fake(self, v: Tensor) -> Tensor:
+        return v
+
     def real(self, v: Tensor) -> Tensor: ...
-    def model(self, v: Tensor) -> Tensor: ...
+
+    def model(self, v: Tensor) -> Tensor:
+        return self.fake(v)
 
 
 @dataclass(frozen=True)
-class JensenShannon:
+class JensenShannon(Game):
     """1/2 KL(q || m) + 1/2 KL(p || m) with m = (q + p) / 2; the best V is log q/p (Goodfellow et al. 2014, theorem 1).
 
     The critic is a classifier of codes against draws. `saturating`: the encoder minimises the divergence itself, whose
@@ -184,7 +189,6 @@ class JensenShannon:
 
     saturating: bool = False
     penalty: float = 0.5
-    slope: ClassVar[float] = 0.0
     curvature: ClassVar[float] = 0.25
 
     def fake(self, v: Tensor) -> Tensor:
@@ -198,7 +202,7 @@ class JensenShannon:
 
 
 @dataclass(frozen=True)
-class Wasserstein:
+class Wasserstein(Game):
     """Wasserstein-1: sup E_q[V] - E_p[V] over V of slope at most 1, kept so by a penalty on its gradient between the
     samples (Gulrajani et al. 2017, arXiv:1704.00028, equation 3, `penalty` its lambda).
     """
@@ -207,13 +211,7 @@ class Wasserstein:
     slope: ClassVar[float] = 1.0
     curvature: ClassVar[float] = 4.0  # no f-divergence; its gradient does not fade near equality, hence little weight
 
-    def fake(self, v: Tensor) -> Tensor:
-        return v
-
     def real(self, v: Tensor) -> Tensor:
-        return v
-
-    def model(self, v: Tensor) -> Tensor:
         return v
 
 
@@ -222,29 +220,21 @@ class Wasserstein:
 
 
 @dataclass(frozen=True)
-class KL:
+class KL(Game):
     """KL(q || p): f = u log u, T = V, f* = exp(T - 1); the best V is 1 + log q/p."""
 
     penalty: float = 2.0
-    slope: ClassVar[float] = 0.0
     curvature: ClassVar[float] = 1.0
-
-    def fake(self, v: Tensor) -> Tensor:
-        return v
 
     def real(self, v: Tensor) -> Tensor:
         return (v - 1).exp()
 
-    def model(self, v: Tensor) -> Tensor:
-        return v
-
 
 @dataclass(frozen=True)
-class ReverseKL:
+class ReverseKL(Game):
     """KL(p || q): f = -log u, T = -exp(-V), f* = V - 1; the best V is log q/p."""
 
     penalty: float = 2.0
-    slope: ClassVar[float] = 0.0
     curvature: ClassVar[float] = 1.0
 
     def fake(self, v: Tensor) -> Tensor:
@@ -253,34 +243,23 @@ class ReverseKL:
     def real(self, v: Tensor) -> Tensor:
         return v - 1
 
-    def model(self, v: Tensor) -> Tensor:
-        return self.fake(v)
-
 
 @dataclass(frozen=True)
-class PearsonChiSquared:
+class PearsonChiSquared(Game):
     """E_p (q/p - 1)^2: f = (u - 1)^2, T = V, f* = T^2 / 4 + T; the best V is 2 (q/p - 1)."""
 
     penalty: float = 1.0
-    slope: ClassVar[float] = 0.0
     curvature: ClassVar[float] = 2.0
-
-    def fake(self, v: Tensor) -> Tensor:
-        return v
 
     def real(self, v: Tensor) -> Tensor:
         return v.square() / 4 + v
 
-    def model(self, v: Tensor) -> Tensor:
-        return v
-
 
 @dataclass(frozen=True)
-class SquaredHellinger:
+class SquaredHellinger(Game):
     """Integral of (√q - √p)^2: f = (√u - 1)^2, T = 1 - exp(-V), f* = exp(V) - 1; the best V is log(q/p) / 2."""
 
     penalty: float = 4.0
-    slope: ClassVar[float] = 0.0
     curvature: ClassVar[float] = 0.5
 
     def fake(self, v: Tensor) -> Tensor:
@@ -288,9 +267,6 @@ class SquaredHellinger:
 
     def real(self, v: Tensor) -> Tensor:
         return v.exp() - 1
-
-    def model(self, v: Tensor) -> Tensor:
-        return self.fake(v)
 
 
 class Adversarial(nn.Module):

@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from narrows.contract import Batch, Code, Terms
 from narrows.likelihoods import log_prob
 from narrows.models import Autoencoder
+from narrows.penalties import listed
 from narrows.schedules import Schedule, as_schedule
 
 __all__ = ["Objective", "elbo", "iwae", "log_weights", "repeated"]
@@ -114,8 +115,7 @@ class Objective(nn.Module):
         self.bound, self.samples, self.rate, self.free_bits = bound, samples, rate, free_bits
         self.capacity = None if capacity is None else as_schedule(capacity, "capacity")
         self.discrepancy: Any = discrepancy
-        parts = [] if penalty is None else [penalty] if isinstance(penalty, nn.Module) else penalty
-        self.penalty = nn.ModuleList(parts)
+        self.penalty = nn.ModuleList(listed(penalty))
 
     @property
     def equation(self) -> str:

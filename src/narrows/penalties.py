@@ -5,6 +5,7 @@ are added. Each carries its weight.
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, distributed, nn
@@ -26,7 +27,13 @@ __all__ = [
     "Resampling",
     "TargetActivity",
     "Weights",
+    "listed",
 ]
+
+
+def listed(penalty: nn.Module | Iterable[nn.Module] | None) -> list[nn.Module]:
+    """None, one penalty or several, as a list."""
+    return [] if penalty is None else [penalty] if isinstance(penalty, nn.Module) else list(penalty)
 
 
 class _Penalty(nn.Module):

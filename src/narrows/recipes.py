@@ -34,7 +34,7 @@ from narrows.networks import Dictionary, Mlp, mirrored
 from narrows.objectives import Objective
 from narrows.objectives import iwae as importance_weighted
 from narrows.pca import Components
-from narrows.penalties import AuxK, Contraction, DecoderSlope, Energy, Resampling, Weights
+from narrows.penalties import AuxK, Contraction, DecoderSlope, Energy, Resampling, Weights, listed
 from narrows.posteriors import Deterministic, Sparse
 from narrows.posteriors import Gaussian as GaussianPosterior
 from narrows.pretraining import Greedy
@@ -92,7 +92,7 @@ class _Common:
         """Many units of which few fire: `active`, or where nothing is said 32, or fewer for few values or units."""
         part = getattr(activation, "func", activation)
         if part in (TopK, BatchTopK) and "active" not in getattr(activation, "keywords", {}):
-            few = min(32, math.prod(self.shape) // 4, self.latent // 4)
+            few = min(32, self.values // 4, self.latent // 4)
             activation = partial(activation, active=max(1, few) if active is None else active)
         elif active is not None:
             raise ValueError(
@@ -265,10 +265,6 @@ def regularised(
 _SPARSE = "penalty=L1(0.1) for ReLU, TargetActivity(1.0, 0.05) for Sigmoid, L0(0.1) for JumpReLU"
 
 
-def _listed(penalty: nn.Module | Iterable[nn.Module] | None) -> list[nn.Module]:
-    return [] if penalty is None else [penalty] if isinstance(penalty, nn.Module) else list(penalty)
-
-
 @torch.no_grad()
 def _tied(model: Autoencoder) -> Autoencoder:
     """The encoder begins as the decoder transposed, which leaves few units dead (Gao et al. 2024, appendix A.1)."""
@@ -304,14 +300,14 @@ def sparse(
     **objective: Any,
 ) -> Parts:
     """Sparse autoencoder: many units, of which few fire for a row (Gao et al. 2024, arXiv:2406.04093)."""
-    posterior, parts = common.sparse(activation, active), _listed(penalty)
+    posterior, parts = common.sparse(activation, active), listed(penalty)
     model = common.model(posterior)
     if not parts and not hasattr(posterior.activation, "active"):
         raise ValueError(f"{type(posterior.activation).__name__} codes are sparse only under a penalty: {_SPARSE}")
     if revive not in ("auxk", "resampling", "none"):
         raise ValueError(f'revive is "auxk", "resampling" or "none"; got {revive!r}')
     if revive != "none" and not posterior.activation.floor:  # a sigmoid never rests, so no unit of it dies
-        units = max(1, min(512, common.latent, math.prod(common.shape) // 2))
+        units = max(1, min(512, common.latent, common.values // 2))
         parts.append(AuxK(common.latent, units) if revive == "auxk" else Resampling(common.latent))
     return _tied(model), Objective(penalty=parts, **objective)
 

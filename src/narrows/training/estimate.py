@@ -37,14 +37,14 @@ def epochs(model: Autoencoder, objective: Objective, rows: Rows, batch: int) -> 
 
 def estimate(data: Data, spec: dict[str, Any] | None, training: Training) -> str:
     """One sentence from a few steps on a copy of the model, which is thrown away."""
-    if spec is not None and isinstance(recipes.build(spec)[0].start, Components):
-        return f"solved in closed form ({spec['arguments']['solver']}): nothing to train"
     rows = data.train
     total, size = cap(len(rows), training)
     seconds = 0.0
     if spec is not None:
+        model, objective = recipes.build(spec)
+        if isinstance(model.start, Components):
+            return f"solved in closed form ({model.start.solver}): nothing to train"
         with draws.seeded(0):
-            model, objective = recipes.build(spec)
             optimiser = Adam(model.parameters(), lr=1e-4)
             steps = 6
             for step in range(steps):

@@ -24,7 +24,6 @@ from narrows.data import rows as as_rows
 from narrows.memory import keep_freed
 from narrows.models import Autoencoder
 from narrows.objectives import Objective
-from narrows.penalties import Resampling
 from narrows.spec import arguments_of
 from narrows.store import Run
 from narrows.tasks import fit_prior
@@ -157,6 +156,7 @@ def _loop(
     (now, tensors), device = restored, next(model.parameters()).device
     parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
     optimiser = Adam(parameters, training.lr)
+    renewing: list[Any] = [part for part in objective.penalty if hasattr(part, "renew")]
     if tensors:
         model.load_state_dict(store.unprefixed("model", tensors))
         objective.load_state_dict(store.unprefixed("objective", tensors))
@@ -221,7 +221,9 @@ def _loop(
             if training.clip:
                 clip_grad_norm_(parameters, training.clip)
             optimiser.step()
-            _renew(model, objective, rows, optimiser, training.seed, step + 1)
+            for part in renewing:
+                if (step + 1) % part.every == 0:
+                    _renew(part, model, rows, optimiser, training.seed, step + 1)
             losses[step % every] = terms.loss
             if weight:
                 _add(now.sums, terms)
@@ -268,14 +270,12 @@ def _loop(
 
 
 @torch.no_grad()
-def _renew(model: Autoencoder, objective: Objective, rows: Rows, optimiser: Adam, seed: int, step: int) -> None:
+def _renew(part: Any, model: Autoencoder, rows: Rows, optimiser: Adam, seed: int, step: int) -> None:
     """Where a penalty sets units of the code anew, at steps of its own: a function of seed and step alone."""
-    for part in objective.penalty:
-        if isinstance(part, Resampling) and step % part.every == 0:
-            with draws.seeded(seed, 13, step):
-                few = rows.batch(torch.randperm(len(rows))[:8192])
-                for parameter, units in part.renew(model, few):
-                    optimiser.forget(parameter, units)
+    with draws.seeded(seed, 13, step):
+        few = rows.batch(torch.randperm(len(rows))[:8192])
+        for parameter, units in part.renew(model, few):
+            optimiser.forget(parameter, units)
 
 
 def _inner(training: Training, quiet: bool) -> Callable[..., Run]:
@@ -360,7 +360,7 @@ def _check(run: Run, now: _State, training: Training, held: Rows | None, here: W
 
 @torch.no_grad()
 def _held_out(model: Autoencoder, objective: Objective, held: Rows, seed: int) -> tuple[Tensor, Tensor]:
-    """Means of the five terms, and the loss of each row (n,), at final weights and under noise that never changes."""
+    """Means of the terms, and the loss of each row (n,), at final weights and under noise that never changes."""
     found = torch.empty(len(NAMES), len(held), dtype=torch.float64)
     done = 0
     with draws.seeded(seed, 3, 0):
