@@ -54,7 +54,7 @@ BUGS = [
     ("KL the other way round", "divergences", "(q.base_dist, p.base_dist)", "(p.base_dist, q.base_dist)"),
     (
         "rows of another draw",
-        "objectives",
+        "contract",
         "t.repeat(samples, *[1] * (t.dim() - 1))",
         "t.repeat_interleave(samples, 0)",
     ),

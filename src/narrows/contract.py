@@ -5,12 +5,19 @@
 B is the batch, S = samples * B the draws of the code, the sample axis slowest: `t.unflatten(0, (samples, B))`.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 from torch.distributions import Distribution
 
-__all__ = ["Batch", "Code", "Pass", "Terms"]
+__all__ = ["Batch", "Code", "Pass", "Terms", "repeated"]
+
+T = TypeVar("T", Tensor, Tensor | None)
+
+
+def repeated(t: T, samples: int) -> T:
+    """Rows (B, ...) once for every draw, the sample axis slowest, (S, ...)."""
+    return t if t is None or samples == 1 else t.repeat(samples, *[1] * (t.dim() - 1))  # type: ignore[return-value]
 
 
 class Batch(NamedTuple):

@@ -78,7 +78,7 @@ class Dropout:
         _share(self.share)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.where(draws.uniform(1, x)[0] < self.share, 0.0, x / (1 - self.share))
+        return draws.dropout(x, self.share)
 
 
 def _share(share: float) -> None:

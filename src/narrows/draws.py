@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["common", "mix", "normal", "part", "reseed", "seeded", "uniform"]
+__all__ = ["common", "dropout", "mix", "normal", "part", "reseed", "seeded", "uniform"]
 
 
 class _Part(NamedTuple):
@@ -93,6 +93,11 @@ def normal(samples: int, like: Tensor) -> Tensor:
 def uniform(samples: int, like: Tensor) -> Tensor:
     """Draws from [0, 1), (samples, *like.shape), for rows `like` (B, ...), on its device and in its dtype."""
     return _draw(torch.rand, samples, like)
+
+
+def dropout(x: Tensor, share: float) -> Tensor:
+    """Rows (B, ...) with a share of their values set to 0 and the others scaled up, so that the mean stays."""
+    return torch.where(uniform(1, x)[0] < share, 0.0, x / (1 - share))
 
 
 def _draw(sampler: Callable[..., Tensor], samples: int, like: Tensor) -> Tensor:

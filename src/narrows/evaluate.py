@@ -14,13 +14,13 @@ from torch import Tensor
 
 from narrows import defaults, draws
 from narrows.baselines import Columns, Pca, fit_columns, fit_pca
-from narrows.contract import Batch
+from narrows.contract import Batch, repeated
 from narrows.data import Data, Rows
 from narrows.data import rows as as_rows
 from narrows.likelihoods import log_prob
 from narrows.memory import keep_freed
 from narrows.models import Autoencoder
-from narrows.objectives import log_weights, repeated
+from narrows.objectives import log_weights
 from narrows.posteriors import Sparse
 
 __all__ = [

@@ -25,9 +25,7 @@ def _join(x: Tensor, context: Tensor | None) -> Tensor:
 
 def _drop(x: Tensor, share: float, training: bool) -> Tensor:
     """Dropout whose noise is that of `draws`."""
-    if not share or not training:
-        return x
-    return torch.where(draws.uniform(1, x)[0] < share, 0.0, x / (1 - share))
+    return draws.dropout(x, share) if share and training else x
 
 
 def _share(dropout: float) -> float:

@@ -5,21 +5,20 @@ Here, and nowhere else, the evidence lower bound is computed and the mean over a
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from narrows.contract import Batch, Code, Terms
+from narrows.contract import Batch, Code, Terms, repeated
 from narrows.likelihoods import log_prob
 from narrows.models import Autoencoder
 from narrows.penalties import listed
 from narrows.schedules import Schedule, as_schedule
 
-__all__ = ["Objective", "elbo", "iwae", "log_weights", "repeated"]
+__all__ = ["Objective", "elbo", "iwae", "log_weights"]
 
-T = TypeVar("T", Tensor, Tensor | None)
 Bound = Callable[[Tensor, Tensor, Tensor | float], Tensor]
 
 
@@ -52,11 +51,6 @@ def log_weights(px: Distribution, code: Code, x: Tensor, seen: Tensor | None = N
         )
     samples = len(code.z) // len(x)
     return -log_prob(px, repeated(x, samples), repeated(seen, samples)), scored[0] - scored[1]
-
-
-def repeated(t: T, samples: int) -> T:
-    """Rows (B, ...) once for every draw, the sample axis slowest, (S, ...)."""
-    return t if t is None or samples == 1 else t.repeat(samples, *[1] * (t.dim() - 1))  # type: ignore[return-value]
 
 
 class Objective(nn.Module):

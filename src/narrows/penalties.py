@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.functional import normalize
 
 from narrows.activations import JumpReLU
-from narrows.contract import Batch, Pass
+from narrows.contract import Batch, Pass, repeated
 from narrows.models import Autoencoder
 from narrows.networks import Dictionary
 from narrows.posteriors import Sparse
@@ -262,9 +262,9 @@ class AuxK(_Idle):
         # less what an empty code decodes to, so that of an affine decoder only the directions are left
         explained = model.decode(z, batch.context).mean - model.decode(nothing, batch.context).mean
         samples = len(z) // len(batch.x)
-        missed = batch.target.repeat(samples, *[1] * (batch.target.dim() - 1)) - found.px.mean.detach() - explained
+        missed = repeated(batch.target, samples) - found.px.mean.detach() - explained
         if batch.seen is not None:
-            missed = torch.where(batch.seen.repeat(samples, *[1] * (batch.seen.dim() - 1)), missed, 0.0)
+            missed = torch.where(repeated(batch.seen, samples), missed, 0.0)
         return self.weight / 2 * missed.square().flatten(1).sum(1) * dead.any()
 
     def extra_repr(self) -> str:

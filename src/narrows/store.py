@@ -23,10 +23,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from narrows import recipes
+from narrows import draws, recipes
 from narrows.models import Autoencoder
 from narrows.objectives import Objective
-from narrows.spec import arguments_of, restore
+from narrows.spec import restore
 
 if TYPE_CHECKING:
     from narrows.data import Data, Scaling
@@ -278,23 +278,20 @@ def load(folder: str | Path, model: Autoencoder | None = None, objective: Object
             f"{folder} has format {config['format']}, written by Narrows {config['versions']['narrows']}; this version "
             f"reads up to {FORMAT}: upgrade narrows"
         )
-    built = None
     if model is None:
         if config["spec"] is None:
             raise ValueError(
                 f"{folder} was trained on networks of your own, and code is never loaded from a folder: build the same "
                 "model and call load(folder, model=model)"
             )
-        model, built = recipes.build(config["spec"])
+        model = recipes.build(config["spec"])[0]
     if objective is None:
-        if built is not None and arguments_of(built) == config["objective"]:
-            objective = built
-        elif config["objective"] is None:
+        if config["objective"] is None:
             raise ValueError(
                 f"{folder} was trained with a schedule or bound of your own, and code is never loaded from a folder: "
                 "build the same objective and call load(folder, objective=objective)"
             )
-        else:
+        with draws.seeded(0):  # a critic draws weights, which are read next
             objective = Objective(**{name: restore(name, value) for name, value in config["objective"].items()})
     tensors, _ = read_tensors(folder / "weights.safetensors")
     _fit_state(model, unprefixed("model", tensors), f"{folder / 'weights.safetensors'}")
