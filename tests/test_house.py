@@ -127,8 +127,10 @@ def test_recipes_are_settings() -> None:
     """At most a dozen lines each after the docstring."""
     made = [
         node
-        for node in public(TREES[SOURCE / "recipes.py"])
-        if any(isinstance(d, ast.Call) and ast.unparse(d.func) == "_recipe" for d in node.decorator_list)
+        for path in FILES
+        if step(path) == "recipes"
+        for node in public(TREES[path])
+        if any(isinstance(d, ast.Call) and ast.unparse(d.func) == "recipe" for d in node.decorator_list)
     ]
     assert made
     for node in made:

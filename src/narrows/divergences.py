@@ -1,7 +1,7 @@
 """Divergences between distributions: of single codes in closed form, of the aggregated posterior from a batch of codes.
 
 `kl` gives nats per row. A *discrepancy* D(q(z), p(z)) compares all codes of a batch with as many draws from the prior:
-a module called as `discrepancy(z, real, context) -> Gap`, whose `weight` stands in the equation. Where a critic plays
+a module called as `discrepancy(code, real, batch) -> Gap`, whose `weight` stands in the equation. Where a critic plays
 against the model both players' losses come out of one graph, and neither's gradient reaches the other.
 """
 
@@ -15,6 +15,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 from torch.func import functional_call
 from torch.nn.functional import logsigmoid
 
+from narrows.contract import Batch, Code
 from narrows.networks import Mlp
 
 __all__ = [
@@ -103,8 +104,8 @@ class MMD(nn.Module):
             raise ValueError(f'kernel is "imq" or "rbf"; got {kernel!r}')
         self.weight, self.kernel = _positive(weight), kernel
 
-    def forward(self, z: Tensor, real: Tensor, context: Tensor | None = None) -> Gap:
-        value = mmd(z, real, self.kernel)
+    def forward(self, code: Code, real: Tensor, batch: Batch) -> Gap:
+        value = mmd(code.z, real, self.kernel)
         return Gap(value, value, value.new_zeros(()))
 
     def extra_repr(self) -> str:
@@ -137,8 +138,8 @@ class SlicedWasserstein(nn.Module):
             raise ValueError(f"a sliced distance looks along at least one direction; got directions={directions}")
         self.weight, self.directions = _positive(weight), directions
 
-    def forward(self, z: Tensor, real: Tensor, context: Tensor | None = None) -> Gap:
-        width = z.shape[1]
+    def forward(self, code: Code, real: Tensor, batch: Batch) -> Gap:
+        z, width = code.z, code.z.shape[1]
         frames = torch.randn(-(-self.directions // width), width, width, device=z.device)
         frames = torch.linalg.qr(frames).Q.flatten(0, 1)[: self.directions].to(z.dtype)
         value = sliced_wasserstein(z, real, frames)
@@ -278,7 +279,7 @@ class Adversarial(nn.Module):
 
     Arguments: `latent` units; `game` which divergence; `weight` in the equation; `hidden` layers of the critic;
     `context` features that the critic is told.
-    Shapes: z, real (S, latent) -> Gap.
+    Shapes: code.z, real (S, latent) -> Gap.
     Reference: Adversarial Autoencoders (Makhzani et al., 2015), arXiv:1511.05644.
     """
 
@@ -299,7 +300,8 @@ class Adversarial(nn.Module):
         self.hidden, self.context = tuple(hidden), context
         self.critic: nn.Module = Mlp((latent,), (1,), context, hidden)
 
-    def forward(self, z: Tensor, real: Tensor, context: Tensor | None = None) -> Gap:
+    def forward(self, code: Code, real: Tensor, batch: Batch) -> Gap:
+        z, context = code.z, batch.context
         if not self.training:
             value = mmd(z, real)
             return Gap(value, value, value.new_zeros(()))

@@ -227,7 +227,7 @@ class StackedAE(_Estimator, recipe="stacked"):
 
     `hidden` are the encoder's hidden widths, which the decoder mirrors; `corruption` is what each layer learns to undo
     (`Masking(0.25)`: stacked denoising), `throughout` whether the training end to end learns it too; `pretraining` the
-    passes over the rows for each layer, None for those of `training`.
+    passes over the rows for each layer, None for 2,000 steps.
 
     Example:
         >>> X = np.random.default_rng(0).normal(size=(100, 8))

@@ -179,6 +179,6 @@ class Objective(nn.Module):
         # a last held-out batch may be too small to say anything; in training such batches are refused
         if self.discrepancy is not None and len(code.z) >= getattr(self.discrepancy, "least", 1):
             real = model.draw(len(code.z), repeated(batch.context, self.samples))  # (S, D)
-            found_gap = self.discrepancy(code.z, real, batch.context)
+            found_gap = self.discrepancy(code, real, batch)
             gap, loss = found_gap.value, loss + self.discrepancy.weight * found_gap.model + found_gap.critic
         return Terms(loss, value.detach(), _average(distortion), _average(rate), penalty, gap)

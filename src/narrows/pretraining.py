@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Greedy"]
 
+STEPS = 2_000  # of a layer where nothing is said: it is only to begin well
+
 
 @dataclass(frozen=True)
 class Greedy:
@@ -33,8 +35,8 @@ class Greedy:
     stands between layers left out at the end of the way back. A tenth of the rows decide when a layer is done. The
     layers are the deep model's own, so that nothing is copied. Dropout waits for the training end to end.
 
-    Arguments: `corruption` of what each layer reads, None for none; `epochs` of each layer, None for as many as for the
-        whole.
+    Arguments: `corruption` of what each layer reads, None for none; `epochs` of each layer, None for
+        2,000 steps, or as many passes as the whole where that is fewer.
     Raises: ValueError for fewer epochs than one; TypeError for networks that have no `stages()`, as `Mlp` and `Conv`
         have, or that do not mirror each other.
     Reference: Reducing the Dimensionality of Data with Neural Networks (Hinton & Salakhutdinov, 2006); Greedy
@@ -53,7 +55,7 @@ class Greedy:
         down, up = self.stages(model)
         if len(down) == 1 and self.corruption is None:
             return False  # one layer is trained as a whole anyway
-        changes = {} if self.epochs is None else {"epochs": self.epochs}
+        changes = {"steps": STEPS} if self.epochs is None else {"epochs": self.epochs}
         for depth, (layer, back) in enumerate(zip(down, reversed(up), strict=True)):
             below = nn.Sequential(*(part for stage in down[:depth] for part in (stage, nn.ReLU())))
             h = rows if depth == 0 else _through(below, rows)

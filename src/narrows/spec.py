@@ -23,6 +23,7 @@ from narrows import (
     networks,
     objectives,
     penalties,
+    posteriors,
     priors,
     schedules,
 )
@@ -36,6 +37,7 @@ _MODULES: dict[str, ModuleType] = {
     "capacity": schedules,
     "bound": objectives,
     "prior": priors,
+    "posterior": posteriors,
     "corruption": corruptions,
     "discrepancy": divergences,
     "game": divergences,

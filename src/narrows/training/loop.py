@@ -282,14 +282,26 @@ def _inner(training: Training, quiet: bool) -> Callable[..., Run]:
     """How a model's `start` trains parts of it: with the same settings, and nothing kept."""
 
     def train(
-        model: Autoencoder, objective: Objective, x: Rows | Tensor, every: int = 0, share: float = 1.0, **changes: Any
+        model: Autoencoder,
+        objective: Objective,
+        x: Rows | Tensor,
+        every: int = 0,
+        share: float = 1.0,
+        steps: int = 0,
+        **changes: Any,
     ) -> Run:
-        """Fits a part: the last of `every` rows say when to stop, `share` is of the minutes, `changes` of the rest."""
+        """Fits a part: the last of `every` rows say when to stop.
+
+        `share` is of the minutes, `steps` at most where that is fewer than all epochs, `changes` of the other settings.
+        """
         rows, numbers = as_rows(x), torch.arange(len(x))
         held = numbers[every - 1 :: every] if every else numbers[:0]
         if len(held):
             rows, valid = rows.take(numbers[numbers % every != every - 1]), rows.take(held)
         minutes = training.minutes and training.minutes * share
+        if steps:
+            epochs = max(1, steps // -(-len(rows) // min(training.batch, len(rows))))
+            changes["epochs"] = min(epochs, training.epochs or epochs)
         settings = training.model_copy(update={"minutes": minutes, **changes})
         return fit(model, objective, rows, valid if len(held) else None, settings, quiet=quiet)
 

@@ -1,0 +1,38 @@
+"""What a trained model is worth, in numbers that say how they were got.
+
+Every function takes rows (`Rows`, or a tensor in model units) and draws under a seed of its own: the same call gives
+the same number, and torch's generator is left as found.
+"""
+
+from narrows.evaluate.common import Mean, codes, inputs, reconstruct
+from narrows.evaluate.generation import frechet_distance
+from narrows.evaluate.latent import ActiveUnits, Features, RoundTrip, active_units, features, round_trip
+from narrows.evaluate.likelihood import (
+    Likelihood,
+    bits_per_dimension,
+    distortion_rate,
+    log_likelihood,
+    score_samples,
+)
+from narrows.evaluate.summary import evaluate, verdict
+
+__all__ = [
+    "ActiveUnits",
+    "Features",
+    "Likelihood",
+    "Mean",
+    "RoundTrip",
+    "active_units",
+    "bits_per_dimension",
+    "codes",
+    "distortion_rate",
+    "evaluate",
+    "features",
+    "frechet_distance",
+    "inputs",
+    "log_likelihood",
+    "reconstruct",
+    "round_trip",
+    "score_samples",
+    "verdict",
+]

@@ -1,0 +1,122 @@
+"""What the rows are worth to a model, in nats."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from narrows import draws
+from narrows.contract import Batch, repeated
+from narrows.data import Rows
+from narrows.evaluate.common import Mean, batches
+from narrows.likelihoods import log_prob
+from narrows.models import Autoencoder
+from narrows.objectives import log_weights
+
+__all__ = ["BUDGET", "Likelihood", "bits_per_dimension", "distortion_rate", "log_likelihood", "score_samples"]
+
+BUDGET = 2_000_000  # numbers that the decoder may hold at once: fits the caches better than memory, and is flat in K
+
+
+class Likelihood(NamedTuple):
+    """What `log_likelihood` found, in nats."""
+
+    values: Tensor  # (n,) estimate of log p(x) of each row; a lower bound in expectation
+    mean: float
+    standard_error: float  # of the mean, rows as a sample
+    monte_carlo_error: float  # of the mean, from the finite number of draws
+    effective_sample_size: Tensor  # (n,) in 1..K; near 1 the estimate hangs on one draw and is too low
+    samples: int
+
+    def __str__(self) -> str:
+        return (
+            f"log p(x) >= {self.mean:.4g} ± {self.standard_error:.2g} nats (importance-weighted, K = {self.samples}, "
+            f"Monte Carlo error {self.monte_carlo_error:.2g}, median effective sample size "
+            f"{float(self.effective_sample_size.median()):.3g})"
+        )
+
+
+def bits_per_dimension(nats: float, shape: tuple[int, ...]) -> float:
+    """-nats / (log 2 * values of a row): meaningful only where p(x|z) is a probability of the stored values."""
+    return -nats / (math.log(2) * math.prod(shape))
+
+
+def _log_weights(model: Autoencoder, batch: Batch, samples: int, piece: int) -> Iterator[Tensor]:
+    """Log p(x|z) + log p(z) - log q(z|x) of `samples` draws a row, (k, B) at a time, k <= piece."""
+    h = model.hidden(batch.x, batch.context)
+    piece = min(piece, samples)
+    x, seen = repeated(batch.target, piece), repeated(batch.seen, piece)  # once, not for every piece
+    for done in range(0, samples, piece):
+        k = min(piece, samples - done)
+        rows = k * len(batch.x)
+        code = model.posterior(h, batch.context, k)
+        px = model.decode(code.z, batch.context)
+        distortion, rate = log_weights(px, code, x[:rows], None if seen is None else seen[:rows])
+        yield -(distortion + rate).unflatten(0, (k, -1)).double()
+
+
+@torch.no_grad()
+def log_likelihood(model: Autoencoder, data: Rows | Tensor, samples: int = 5000, seed: int = 0) -> Likelihood:
+    r"""Importance-weighted estimate of log p(x), a lower bound in expectation that rises to it with K = `samples`.
+
+    .. math:: \log \hat p(x) = \log \frac1K \sum_k \frac{p(x \mid z_k)\, p(z_k)}{q(z_k \mid x)}, \ z_k \sim q(z \mid x)
+
+    The encoder runs once a row; draws come in pieces of constant memory, whatever K. The Monte Carlo error is the delta
+    method's, var(log mean w) = (K / ESS - 1) / K with ESS = (sum w)^2 / sum w^2; it is blind to draws that never came.
+
+    Raises: TypeError for a deterministic code, ValueError for samples < 1 or rows of another shape.
+    Reference: Importance Weighted Autoencoders (Burda et al., 2015), arXiv:1509.00519, equation 8.
+    """
+    if samples < 1:
+        raise ValueError(f"log_likelihood takes at least one sample; got samples={samples}")
+    values, sizes = [], []
+    width = math.prod(model.likelihood.wants)
+    with draws.seeded(seed, 4, 0):
+        for batch in batches(model, data, max(1, min(256, BUDGET // width))):
+            total = squares = torch.full((len(batch.x),), -math.inf, dtype=torch.float64, device=batch.x.device)
+            for log_w in _log_weights(model, batch, samples, max(1, BUDGET // (width * len(batch.x)))):
+                total = torch.logaddexp(total, log_w.logsumexp(0))
+                squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
+            values.append((total - math.log(samples)).cpu())
+            sizes.append((2 * total - squares).exp().cpu())
+    value, size = torch.cat(values), torch.cat(sizes)
+    variance = (samples / size - 1).clamp_min(0) / samples
+    return Likelihood(value, *Mean.of(value), math.sqrt(float(variance.sum())) / len(value), size, samples)
+
+
+@torch.no_grad()
+def score_samples(model: Autoencoder, data: Rows | Tensor, samples: int = 64, seed: int = 0) -> Tensor:
+    """A deterministic estimate of log p(x) of each row, (n,) nats: higher is more normal.
+
+    The same draws for every row, so that a row scores alike whatever stands beside it. For a deterministic code it is
+    log p(x|z) at the code.
+    """
+    values = []
+    width, piece = math.prod(model.likelihood.wants), min(samples, 16)
+    for batch in batches(model, data, max(1, min(1024, BUDGET // (width * piece)))):
+        if not model.density:
+            px, _ = model(batch.x, batch.context)
+            values.append(log_prob(px, batch.target, batch.seen).double().cpu())
+            continue
+        with draws.seeded(seed, 10, 0), draws.common():
+            log_w = torch.cat(list(_log_weights(model, batch, samples, piece)))
+        values.append((log_w.logsumexp(0) - math.log(samples)).cpu())
+    return torch.cat(values)
+
+
+@torch.no_grad()
+def distortion_rate(model: Autoencoder, data: Rows | Tensor, samples: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Distortion (reconstruction) and rate (KL in closed form) of each row, (n,) nats; -(their sum) is the ELBO."""
+    distortions, rates = [], []
+    with draws.seeded(seed, 5, 0):
+        for batch in batches(model, data):
+            distortion = torch.zeros(len(batch.x), device=batch.x.device)
+            h = model.hidden(batch.x, batch.context)
+            for _ in range(samples):
+                code = model.posterior(h, batch.context)
+                distortion -= log_prob(model.decode(code.z, batch.context), batch.target, batch.seen) / samples
+            distortions.append(distortion.cpu())
+            rates.append(code.rate.cpu())
+    return torch.cat(distortions), torch.cat(rates)

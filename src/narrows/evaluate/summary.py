@@ -1,0 +1,136 @@
+"""All of it on one data set, beside the baselines: what the report and `narrows evaluate` show."""
+
+import math
+from typing import Any
+
+import torch
+
+from narrows import defaults
+from narrows.baselines import Columns, Pca, fit_columns, fit_pca
+from narrows.data import Data, Rows
+from narrows.evaluate.common import Mean, batches, inputs, reconstruct
+from narrows.evaluate.latent import active_units, features, round_trip
+from narrows.evaluate.likelihood import distortion_rate, log_likelihood
+from narrows.models import Autoencoder
+from narrows.posteriors import Sparse
+
+__all__ = ["evaluate", "verdict"]
+
+
+def evaluate(
+    model: Autoencoder, data: Data, samples: int | None = None, rows: int | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Measures a model on train, valid and test beside PCA and independent columns, as a record for JSON.
+
+    Bounds with K = `samples` are taken on at most `rows` rows of each part (the first), everything else on at most
+    10,000; where nothing is said, 1000 each, or what the size of the decoder allows (`defaults.bound`). A pair [mean,
+    standard error] stands for each figure; nats per row, squared errors in model units.
+    """
+    one = next(batches(model, data.train.take(torch.arange(1))))
+    affordable = defaults.bound(lambda: model(one.x, one.context), 3)
+    samples, rows = samples or affordable[0], rows or affordable[1]
+    density = model.density
+    discrete = model.likelihood.discrete
+    fitted = inputs(model, data.train.take(torch.arange(min(len(data.train), 50_000)))).flatten(1)
+    levels = getattr(model.likelihood, "levels", 2 if discrete else None)
+    train = data.train.take(torch.arange(min(len(data.train), 10_000)))
+    spent = model.latent  # numbers that a row's code consists of
+    if isinstance(model.posterior, Sparse):
+        spent = max(1, round(features(model, train, top=1).active.mean))
+    pca, columns = fit_pca(fitted, spent), fit_columns(fitted, levels)
+    parts = {}
+    for name, part in (("train", data.train), ("valid", data.valid), ("test", data.test)):
+        if len(part):
+            parts[name] = _part(model, part, (pca, columns), samples if density else 0, rows, seed)
+    units = active_units(model, train)
+    trip = round_trip(model, data.train.take(torch.arange(min(len(data.train), 1000))))
+    judged = parts[list(parts)[-1]]
+    result = {
+        "samples": samples if density else None,
+        "seed": seed,
+        "discrete": discrete,
+        "latent": spent,
+        "parts": parts,
+        "active_units": {
+            "total": model.latent,
+            "by_variance": int(units.by_variance.sum()),
+            "by_rate": None if units.by_rate is None else int(units.by_rate.sum()),
+            "variance": units.variance.tolist(),
+            "rate": None if units.rate is None else units.rate.tolist(),
+        },
+        "round_trip": {"x": Mean.of(trip.x), "z": None if trip.z is None else Mean.of(trip.z)},
+    }
+    return result | {"verdict": verdict(judged, list(parts)[-1], spent, discrete)}
+
+
+def _part(
+    model: Autoencoder, part: Rows, baselines: tuple[Pca, Columns], samples: int, rows: int, seed: int
+) -> dict[str, Any]:
+    part = part.take(torch.arange(min(len(part), 10_000)))
+    held = inputs(model, part)  # read once: rows may be binarised anew at every reading
+    part = Rows(held, label=part.label, context=part.context)
+    few, x = part.take(torch.arange(min(len(part), rows))), held.flatten(1)
+    ours = reconstruct(model, part).flatten(1)
+    errors = {"model": (ours - x).square().sum(1).double()}
+    pca, columns = baselines
+    errors["pca"] = (pca.reconstruct(x) - x).square().sum(1)
+    errors["columns"] = (columns.reconstruct(x) - x).square().sum(1)
+    likelihoods = {}
+    if not getattr(model.likelihood, "relaxed", False):  # which is no likelihood, so there is nothing to compare
+        likelihoods["columns"] = columns.log_prob(x[: len(few)])
+        if not model.likelihood.discrete:
+            likelihoods["pca"] = pca.log_prob(x[: len(few)])
+    record: dict[str, Any] = {"rows": len(part), "bound_rows": len(few)}
+    if samples:
+        distortion, rate = distortion_rate(model, part, seed=seed)
+        found = log_likelihood(model, few, samples, seed)
+        likelihoods["model"] = found.values
+        record |= {
+            "distortion": Mean.of(distortion),
+            "rate": Mean.of(rate),
+            "elbo": Mean.of(-distortion - rate),
+            "monte_carlo_error": found.monte_carlo_error,
+            "effective_sample_size": float(found.effective_sample_size.median()),
+        }
+    record["reconstruction"] = {name: Mean.of(values) for name, values in errors.items()}
+    record["log_likelihood"] = {name: Mean.of(values) for name, values in likelihoods.items()}
+    if model.likelihood.discrete:
+        d = math.prod(part.shape)
+        record["bits_per_dimension"] = {
+            n: tuple(v / math.log(2) / d for v in (-m.mean, m.standard_error))
+            for n, m in record["log_likelihood"].items()
+        }
+    record["gain"] = {
+        f"{kind} over {name}": Mean.of(sign * (values["model"] - values[name]))
+        for kind, sign, values in (("likelihood", 1, likelihoods), ("reconstruction", -1, errors))
+        for name in values
+        if name != "model" and "model" in values
+    }
+    return record
+
+
+def verdict(part: dict[str, Any], name: str, latent: int, discrete: bool) -> str:
+    """One sentence on whether the model earns its keep, against each baseline on the same rows."""
+    words = {"columns": "independent columns", "pca": f"PCA with {latent} components"}
+    won: list[str] = []
+    lost: list[str] = []
+    level: list[str] = []
+    for what, (gain, error) in part["gain"].items():
+        kind, baseline = what.split(" over ")
+        if kind == "likelihood":
+            key, unit = ("bits_per_dimension", " bits/dim") if discrete else ("log_likelihood", " nats")
+            label = "likelihood"
+        else:
+            key, unit, label = "reconstruction", "", "reconstruction error"
+        ours, theirs = (part[key][who][0] for who in ("model", baseline))
+        text = f"{label} {ours:.4g} against {theirs:.4g}{unit} for {words[baseline]}"
+        edge = max(2 * error, 1e-6 * abs(theirs))  # what two roundings of the same map differ by is no gain
+        (won if gain > edge else lost if gain < -edge else level).append(text)
+    out = []
+    if won:
+        out.append("better: " + ", ".join(won))
+    if level:
+        out.append("no clear difference: " + ", ".join(level))
+    if lost:
+        out.append("WORSE, take the baseline for this: " + ", ".join(lost))
+    return f"On {name} rows, " + "; ".join(out) + "."

@@ -1,0 +1,103 @@
+"""The members of the family as settings of the one equation: each recipe gives (model, objective).
+
+Every recipe takes, besides its own arguments,
+
+    shape       of one row of x, e.g. (1, 28, 28) or (20,)
+    latent      units of the code
+    likelihood  p(x|z) for a shape: a class of `likelihoods`, or `partial(Gaussian, learn="each")`
+    network     from one shape to another: `Mlp`, `partial(Mlp, hidden=(512, 512))`, `Conv`
+    context     features that both sides are told, 0 for none
+    prior       p(z) for a number of units: a class of `priors`, or `partial(GaussianMixture, components=10)`; where
+                training does not use it, `fit` fits it to the codes afterwards; None for none
+    posterior   q(z|x) for a prior, where the code has a density: a class of `posteriors`
+    seed        of the initial weights, which are drawn here and not in `fit`; torch's own generator is left as found
+
+and hands the rest on to `Objective`. A model built here carries its description in `model.spec`.
+"""
+
+import inspect
+from typing import Any
+
+from narrows.objectives import Objective
+from narrows.posteriors import Sparse
+from narrows.recipes.common import PASSED, Parts
+from narrows.recipes.dictionaries import sparse
+from narrows.recipes.matched import aae, swae, wae_mmd
+from narrows.recipes.points import autoencoder, contractive, denoising, dropout, linear, regularised, stacked
+from narrows.recipes.variational import beta_vae, iwae, vae
+from narrows.spec import describe, misspelt, restore
+
+__all__ = [
+    "Parts",
+    "aae",
+    "arguments",
+    "autoencoder",
+    "beta_vae",
+    "build",
+    "contractive",
+    "defaults",
+    "denoising",
+    "deterministic",
+    "dropout",
+    "iwae",
+    "linear",
+    "names",
+    "overcomplete",
+    "regularised",
+    "sparse",
+    "stacked",
+    "swae",
+    "vae",
+    "wae_mmd",
+]
+
+
+def names() -> dict[str, str]:
+    """Every recipe with its line."""
+    return {
+        name: (globals()[name].__doc__ or "").strip()
+        for name in __all__
+        if hasattr(globals()[name], "__wrapped__")  # made by `recipe`
+    }
+
+
+def overcomplete(recipe: str) -> bool:
+    """Whether a recipe's code is sparse, so that it has more units than a row has values."""
+    return isinstance(globals()[recipe]((2,), latent=2)[0].posterior, Sparse)
+
+
+def deterministic(recipe: str) -> bool:
+    """Whether a recipe leaves the rate out where nothing is said, beta = 0."""
+    objective = globals()[recipe]((2,), latent=2)[1]
+    return not objective.beta(None)
+
+
+def arguments(recipe: str) -> set[str]:
+    """The names that a recipe takes, those it hands on to `Objective` among them, without `shape` and `seed`."""
+    return set(inspect.signature(globals()[recipe]).parameters) - {"shape", "seed", "objective"} | PASSED
+
+
+def defaults(recipe: str) -> dict[str, Any]:
+    """What a recipe takes where nothing is said, in JSON form, its own arguments and those of `Objective`."""
+    given = {**inspect.signature(Objective).parameters, **inspect.signature(globals()[recipe]).parameters}
+    return {
+        name: describe(name, p.default)
+        for name, p in given.items()
+        if p.default is not inspect.Parameter.empty and name not in ("bound", "seed")
+    }
+
+
+def build(spec: dict[str, Any]) -> Parts:
+    """Model and objective, freshly initialised, from a `model.spec`.
+
+    Raises: ValueError for a recipe that is not there, TypeError for an argument that is not.
+
+    Example:
+        >>> build({"recipe": "vae", "arguments": {"shape": [8], "latent": 2}, "seed": 0})[0].latent
+        2
+    """
+    if spec["recipe"] not in names():
+        raise ValueError(misspelt("recipe", spec["recipe"], names()))
+    arguments = {name: restore(name, value) for name, value in spec["arguments"].items()}
+    parts: Parts = globals()[spec["recipe"]](**arguments, seed=spec.get("seed", 0))
+    return parts

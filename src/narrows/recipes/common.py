@@ -1,0 +1,132 @@
+"""What all recipes take, and what makes a function one."""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial, wraps
+from typing import Any
+
+from torch import nn
+
+from narrows import draws
+from narrows.activations import BatchTopK, TopK
+from narrows.likelihoods import Gaussian, Likelihood
+from narrows.models import Autoencoder
+from narrows.networks import Mlp
+from narrows.objectives import Objective
+from narrows.posteriors import Deterministic, Sparse
+from narrows.posteriors import Gaussian as GaussianPosterior
+from narrows.spec import describe, misspelt
+
+__all__ = ["PASSED", "Common", "Parts", "Shape", "recipe"]
+
+Parts = tuple[Autoencoder, Objective]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every recipe takes; `posterior` where it names a standard one, for there q(z|x) is a choice."""
+
+    shape: Shape
+    latent: int = 16
+    likelihood: Callable[[Shape], Likelihood] = Gaussian
+    network: Callable[..., nn.Module] = Mlp
+    context: int = 0
+    prior: Callable[[int], nn.Module] | None = None
+    posterior: Callable[[nn.Module], nn.Module] = GaussianPosterior
+
+    @property
+    def values(self) -> int:
+        """Values in a row of x: distortions grow with their number, and so do weights beside them."""
+        return math.prod(self.shape)
+
+    def deterministic(self) -> nn.Module:
+        """A point code, with the prior where there is one."""
+        return Deterministic(self.latent, None if self.prior is None else self.prior(self.latent))
+
+    def sparse(self, activation: Callable[..., nn.Module], active: int | None) -> Sparse:
+        """Many units of which few fire: `active`, or where nothing is said 32, or fewer for few values or units."""
+        part = getattr(activation, "func", activation)
+        if part in (TopK, BatchTopK) and "active" not in getattr(activation, "keywords", {}):
+            few = min(32, self.values // 4, self.latent // 4)
+            activation = partial(activation, active=max(1, few) if active is None else active)
+        elif active is not None:
+            raise ValueError(
+                f"active={active} counts the units of TopK and BatchTopK; how many fire with {part.__name__} is up to "
+                "the weight of its penalty"
+            )
+        return Sparse(activation(self.latent), None if self.prior is None else self.prior(self.latent))
+
+    def density(self) -> nn.Module:
+        """A density for every row, priced against the prior."""
+        if self.prior is None:
+            raise ValueError("this recipe compares codes with a prior: give one, such as prior=StandardNormal")
+        return self.posterior(self.prior(self.latent))
+
+    def model(
+        self,
+        posterior: nn.Module,
+        corruption: Callable[..., Any] | None = None,
+        back: Callable[..., nn.Module] | None = None,
+    ) -> Autoencoder:
+        """Encoder, posterior, decoder (the network `back` where there is one of its own) and likelihood joined."""
+        if self.context < 0:
+            raise ValueError(f"context is a number of features, 0 for none; got {self.context}")
+        p = self.likelihood(self.shape)
+        encoder = self.network(self.shape, (int(posterior.features),), self.context)  # type: ignore[arg-type]
+        decoder = (back or self.network)((self.latent,), p.wants, self.context)
+        return Autoencoder(encoder, posterior, decoder, p, corruption, self.context)
+
+
+_COMMON = [field.name for field in fields(Common)]
+PASSED = set(inspect.signature(Objective).parameters) - {"bound"}
+
+
+def recipe(**standard: Any) -> Callable[[Callable[..., Parts]], Callable[..., Parts]]:
+    """Gives a recipe what all take, with standard values of its own; refuses misspelt arguments, stamps `spec`."""
+
+    def decorate(make: Callable[..., Parts]) -> Callable[..., Parts]:
+        shared = [
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=inspect.Parameter.empty if f.name == "shape" else standard.get(f.name, f.default),
+                annotation=f.type,
+            )
+            for f in fields(Common)
+            if f.name != "posterior" or f.name in standard
+        ]
+        if "beta" in standard:
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            shared.append(inspect.Parameter("beta", kind, default=standard["beta"], annotation="float | Schedule"))
+        _, *own, objective = inspect.signature(make).parameters.values()
+        signature = inspect.Signature([*shared, *own, objective])
+        known = {name for name in signature.parameters if name != "objective"} | PASSED
+
+        @wraps(make)
+        def made(*args: Any, seed: int = 0, **kwargs: Any) -> Parts:
+            for name in kwargs:
+                if name not in known:
+                    raise TypeError(f"{make.__name__}: {misspelt('argument', name, {*known, 'seed'})}")
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = {**bound.arguments, **bound.arguments.get("objective", {})}
+            given.pop("objective", None)
+            common = Common(**{name: given[name] for name in _COMMON if name in given})
+            with draws.seeded(seed):
+                model, objective = make(common, **{n: v for n, v in given.items() if n not in _COMMON})
+            objective.check(model)
+            try:
+                described = {name: describe(name, value) for name, value in given.items()}
+                model.spec = {"recipe": make.__name__, "arguments": described, "seed": seed}
+            except TypeError:
+                model.spec = None  # own parts: a run folder keeps the weights, and `load` asks for the model
+            return model, objective
+
+        keyword = inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=int)
+        made.__signature__ = signature.replace(parameters=[*shared, *own, keyword, objective])  # type: ignore[attr-defined]
+        return made
+
+    return decorate

@@ -1,0 +1,31 @@
+"""A density for every row."""
+
+from typing import Any
+
+from narrows.likelihoods import Bernoulli
+from narrows.objectives import Objective
+from narrows.objectives import iwae as importance_weighted
+from narrows.posteriors import Gaussian
+from narrows.priors import StandardNormal
+from narrows.recipes.common import Common, Parts, recipe
+
+__all__ = ["beta_vae", "iwae", "vae"]
+
+
+@recipe(likelihood=Bernoulli, prior=StandardNormal, posterior=Gaussian)
+def vae(common: Common, **objective: Any) -> Parts:
+    """Variational autoencoder: distortion + rate (Kingma & Welling 2013, arXiv:1312.6114)."""
+    return common.model(common.density()), Objective(**objective)
+
+
+@recipe(beta=4.0, likelihood=Bernoulli, prior=StandardNormal, posterior=Gaussian)
+def beta_vae(common: Common, **objective: Any) -> Parts:
+    """beta-VAE: distortion + beta * rate, beta = 4 (Higgins et al. 2017, ICLR, equation 4)."""
+    return common.model(common.density()), Objective(**objective)
+
+
+@recipe(likelihood=Bernoulli, prior=StandardNormal, posterior=Gaussian)
+def iwae(common: Common, samples: int = 5, rate: str = "sampled", **objective: Any) -> Parts:
+    """Importance-weighted autoencoder: the bound of 5 draws together (Burda et al. 2015, arXiv:1509.00519)."""
+    own = Objective(bound=importance_weighted, samples=samples, rate=rate, **objective)
+    return common.model(common.density()), own
