@@ -402,6 +402,11 @@ def test_alarms_of_sparse_codes() -> None:
     (said,) = alarms.dead(model, rows)
     for words in ("2 of 12 units", "fire on none of 200 training rows", "--set revive=resampling", "--latent 10"):
         assert words in said
+    wide, _ = member(300, active=150)
+    for off, sentences in ((2, 0), (3, 1)):  # below 1 % there is nothing to be done
+        with torch.no_grad():
+            wide.encoder.bias[:off] = -100.0
+        assert len(alarms.dead(wide, rows)) == sentences
 
 
 # ---- what is refused --------------------------------------------------------------------------------------------

@@ -140,12 +140,15 @@ def after(model: Autoencoder, rows: Rows) -> list[str]:
 
 
 def dead(model: Autoencoder, rows: Rows) -> list[str]:
-    """Units of a sparse code that fire on no training row (of the first 100,000)."""
+    """Units of a sparse code that fire on no training row (of the first 100,000), where they are 1 % or more of them.
+
+    Fewer ask for nothing to be done; `narrows features` counts every one.
+    """
     if not isinstance(model.posterior, Sparse):
         return []
     few = rows.take(torch.arange(min(len(rows), 100_000)))
     count = int(features(model, few, top=1).dead.sum())
-    if not count:
+    if count < 0.01 * model.latent or not count:
         return []
     return [
         f"{count:,} of {model.latent:,} units of the sparse code are dead: they fire on none of {len(few):,} training "
