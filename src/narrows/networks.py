@@ -15,7 +15,7 @@ from torch.nn.functional import linear, normalize, relu
 
 from narrows import draws
 
-__all__ = ["Conv", "Dictionary", "Mlp", "mirrored"]
+__all__ = ["Conv", "Dictionary", "Mlp", "Residual", "mirrored"]
 
 
 def _join(x: Tensor, context: Tensor | None) -> Tensor:
@@ -37,7 +37,10 @@ def _share(dropout: float) -> float:
 class Mlp(nn.Module):
     """Fully connected layers with ReLU between them; `hidden=()` is an affine map.
 
-    `dropout` is the share of hidden units that a training step leaves out (Srivastava et al. 2014).
+    `dropout` is the share of hidden units that a training step leaves out (Srivastava et al. 2014). `activation` is
+    "relu", or "tanh" as in many a published protocol.
+
+    Raises: ValueError for another activation, or a dropout that is no share.
 
     Shapes: (S, *inputs), context (S, context) or None -> (S, *outputs).
 
@@ -53,9 +56,13 @@ class Mlp(nn.Module):
         context: int = 0,
         hidden: tuple[int, ...] = (512,),
         dropout: float = 0.0,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
+        if activation not in ("relu", "tanh"):
+            raise ValueError(f'activation is "relu" or "tanh"; got {activation!r}')
         self.outputs, self.dropout = tuple(outputs), _share(dropout)
+        self.between = nn.ReLU(inplace=True) if activation == "relu" else nn.Tanh()
         widths = [math.prod(inputs) + context, *hidden, math.prod(outputs)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
@@ -63,12 +70,52 @@ class Mlp(nn.Module):
         x = _join(x, context)  # (S, inputs + context)
         *hidden, last = self.layers
         for layer in hidden:
-            x = _drop(relu(layer(x), inplace=True), self.dropout, self.training)
+            x = _drop(self.between(layer(x)), self.dropout, self.training)
         return last(x).view(-1, *self.outputs)
 
     def stages(self) -> list[nn.Module]:
-        """Its layers one by one, with a ReLU to be put between them: they share the weights of this network."""
+        """Its layers one by one, with `between` to be put between them: they share the weights of this network."""
         return [nn.Sequential(nn.Flatten(), layer) for layer in self.layers]
+
+
+class Residual(nn.Module):
+    r"""A residual perceptron whose every block reads the input again: a code that is told to all of a decoder.
+
+    .. math:: h_0 = W x, \quad h_{l+1} = h_l + B_l \,\mathrm{relu}(A_l \,\mathrm{relu}(h_l) + S_l x), \quad
+              y = V \,\mathrm{relu}(h_L)
+
+    Shapes: (S, *inputs), context (S, context) or None -> (S, *outputs).
+    References: Deep Residual Learning (He et al., 2015), arXiv:1512.03385; Avoiding Latent Variable Collapse with
+    Generative Skip Models (Dieng et al., 2019), arXiv:1807.04863, equation 5, for the path from the code to each layer.
+
+    Example:
+        >>> Residual((16,), (1, 28, 28), width=64)(torch.zeros(5, 16)).shape
+        torch.Size([5, 1, 28, 28])
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        context: int = 0,
+        width: int = 512,
+        blocks: int = 2,
+    ) -> None:
+        super().__init__()
+        if width < 1 or blocks < 1:
+            raise ValueError(f"width and blocks are whole numbers of at least 1; got width={width}, blocks={blocks}")
+        self.outputs, values = tuple(outputs), math.prod(inputs) + context
+        self.first, self.last = nn.Linear(values, width), nn.Linear(width, math.prod(outputs))
+        self.inner = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+        self.again = nn.ModuleList(nn.Linear(values, width, bias=False) for _ in range(blocks))
+        self.back = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = _join(x, context)  # (S, inputs + context)
+        h = self.first(x)
+        for inner, again, back in zip(self.inner, self.again, self.back, strict=True):
+            h = h + back(relu(inner(relu(h)) + again(x)))
+        return self.last(relu(h)).view(-1, *self.outputs)
 
 
 class Dictionary(nn.Module):

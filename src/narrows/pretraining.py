@@ -56,11 +56,12 @@ class Greedy:
         if len(down) == 1 and self.corruption is None:
             return False  # one layer is trained as a whole anyway
         changes = {"steps": STEPS} if self.epochs is None else {"epochs": self.epochs}
+        between = getattr(model.encoder, "between", nn.ReLU())
         for depth, (layer, back) in enumerate(zip(down, reversed(up), strict=True)):
-            below = nn.Sequential(*(part for stage in down[:depth] for part in (stage, nn.ReLU())))
+            below = nn.Sequential(*(part for stage in down[:depth] for part in (stage, between)))
             h = rows if depth == 0 else _through(below, rows)
             likelihood = model.likelihood if depth == 0 else Gaussian(tuple(h.shape[1:]))  # type: ignore[union-attr]
-            encoder = nn.Sequential(layer, *([] if layer is down[-1] else [nn.ReLU()]), nn.Flatten())
+            encoder = nn.Sequential(layer, *([] if layer is down[-1] else [between]), nn.Flatten())
             with torch.no_grad():
                 width = encoder(below(rows.batch(torch.arange(1)).x)).shape[1]
             shallow = Autoencoder(encoder, Deterministic(width), back, likelihood, self.corruption)
