@@ -7,7 +7,7 @@ Three questions, one table (`results/family.json`, printed as Markdown):
 2. Fashion-MNIST, latent 8: an epoch without an alarm; and the same comparison after `--minutes` of training each.
 3. A noisy circle arc and a noisy S: a code of one unit against the first principal component, three seeds.
 
-    NARROWS_DATA=... python benchmarks/family.py [--minutes 1] [--seeds 3] [RECIPE ...]
+    NARROWS_DATA=... python benchmarks/family.py [--minutes 1] [--seeds 3] [--places digits] [RECIPE ...]
 """
 
 import argparse
@@ -117,24 +117,28 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", default=list(nr.recipes.names()))
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--places", nargs="+", default=["curves", "digits", "fashion"])
     asked = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"digits": {}, "fashion": {}}
-    found["curves, error over that of PCA-1"] = curves()
-    print(json.dumps(found["curves, error over that of PCA-1"]), flush=True)
+    if "curves" in asked.places:
+        found["curves, error over that of PCA-1"] = curves()
+        print(json.dumps(found["curves, error over that of PCA-1"]), flush=True)
     for recipe in asked.recipes:
         for place, question in (
             ("digits", partial(on_digits, seeds=asked.seeds)),
             ("fashion", partial(on_fashion, minutes=asked.minutes)),
         ):
+            if place not in asked.places:
+                continue
             found[place][recipe] = question(recipe)
             print(recipe, place, json.dumps(found[place][recipe]), flush=True)
             RESULTS.parent.mkdir(exist_ok=True)
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print("\n| recipe | digits: squared error (PCA-8), s | Fashion-MNIST: squared error (PCA-8), better by | alarms |")
     print("|---|---|---|---|")
-    for recipe, few in found["digits"].items():
-        many = found["fashion"][recipe]
+    for recipe in sorted(found["digits"].keys() & found["fashion"].keys()):
+        few, many = found["digits"][recipe], found["fashion"][recipe]
         print(
             f"| {recipe} | {few['squared error'][0]:.3f} ± {few['squared error'][1]:.3f} ({few['PCA']:.3f}), "
             f"{few['seconds']:.0f} s | {many['squared error']:.2f} ({many['PCA']:.2f}), {many['better by'][0]:.2f} ± "
