@@ -31,7 +31,16 @@ STAIRS = [
         "posteriors",
         "models",
     ),
-    *("corruptions", "penalties", "objectives", "pretraining", "spec", "pca", "recipes"),  # the equation ends here
+    *(
+        "corruptions",
+        "penalties",
+        "objectives",
+        "gradients",
+        "pretraining",
+        "spec",
+        "pca",
+        "recipes",
+    ),  # the equation ends here
     *("baselines", "data", "defaults", "evaluate", "tasks", "store", "training", "pictures", "plots", "report"),
     *("export", "transfer", "verify", "references", "estimators"),
     *("cli", "__main__"),

@@ -32,7 +32,10 @@ from narrows.training import Training, fit
 __all__ = [
     "AAE",
     "AE",
+    "CIWAE",
     "IWAE",
+    "MIWAE",
+    "PIWAE",
     "SWAE",
     "VAE",
     "WAE",
@@ -42,6 +45,7 @@ __all__ = [
     "DropoutAE",
     "LinearAE",
     "RegularisedAE",
+    "RenyiVAE",
     "SparseAE",
     "StackedAE",
 ]
@@ -280,3 +284,19 @@ class BetaVAE(_Estimator, recipe="beta_vae", also=("free_bits",)):
 
 class IWAE(_Estimator, recipe="iwae", also=("free_bits",)):
     """Importance-weighted autoencoder (recipe `iwae`)."""
+
+
+class MIWAE(_Estimator, recipe="miwae", also=("free_bits",)):
+    """Mean of several importance-weighted bounds (recipe `miwae`)."""
+
+
+class CIWAE(_Estimator, recipe="ciwae", also=("free_bits",)):
+    """ELBO and importance-weighted bound combined (recipe `ciwae`)."""
+
+
+class PIWAE(_Estimator, recipe="piwae", also=("free_bits",)):
+    """Partially importance-weighted autoencoder: one bound for each side (recipe `piwae`)."""
+
+
+class RenyiVAE(_Estimator, recipe="renyi", also=("free_bits",)):
+    """Variational autoencoder with Renyi's bound (recipe `renyi`)."""

@@ -48,6 +48,37 @@ _WORKS = {
   author={Burda, Yuri and Grosse, Roger and Salakhutdinov, Ruslan},
   booktitle={International Conference on Learning Representations}, year={2016}, eprint={1509.00519}
 }""",
+    "tighter": """@inproceedings{rainforth2018tighter,
+  title={Tighter Variational Bounds are Not Necessarily Better},
+  author={Rainforth, Tom and Kosiorek, Adam R. and Le, Tuan Anh and Maddison, Chris J. and Igl, Maximilian and Wood,
+    Frank and Teh, Yee Whye},
+  booktitle={International Conference on Machine Learning}, year={2018}, eprint={1802.04537}
+}""",
+    "renyi": """@inproceedings{li2016renyi,
+  title={R{\'e}nyi Divergence Variational Inference},
+  author={Li, Yingzhen and Turner, Richard E.},
+  booktitle={Advances in Neural Information Processing Systems}, year={2016}, eprint={1602.02311}
+}""",
+    "StickingTheLanding": """@inproceedings{roeder2017sticking,
+  title={Sticking the Landing: Simple, Lower-Variance Gradient Estimators for Variational Inference},
+  author={Roeder, Geoffrey and Wu, Yuhuai and Duvenaud, David},
+  booktitle={Advances in Neural Information Processing Systems}, year={2017}, eprint={1703.09194}
+}""",
+    "DoublyReparameterised": """@inproceedings{tucker2019doubly,
+  title={Doubly Reparameterized Gradient Estimators for {Monte Carlo} Objectives},
+  author={Tucker, George and Lawson, Dieterich and Gu, Shixiang and Maddison, Chris J.},
+  booktitle={International Conference on Learning Representations}, year={2019}, eprint={1810.04152}
+}""",
+    "ScoreFunction": """@article{williams1992simple,
+  title={Simple statistical gradient-following algorithms for connectionist reinforcement learning},
+  author={Williams, Ronald J.},
+  journal={Machine Learning}, volume={8}, pages={229--256}, year={1992}, doi={10.1007/BF00992696}
+}""",
+    "Vimco": """@inproceedings{mnih2016variational,
+  title={Variational Inference for {Monte Carlo} Objectives},
+  author={Mnih, Andriy and Rezende, Danilo J.},
+  booktitle={International Conference on Machine Learning}, year={2016}, eprint={1602.06725}
+}""",
     "dropout": """@article{srivastava2014dropout,
   title={Dropout: A Simple Way to Prevent Neural Networks from Overfitting},
   author={Srivastava, Nitish and Hinton, Geoffrey and Krizhevsky, Alex and Sutskever, Ilya and Salakhutdinov, Ruslan},
@@ -174,6 +205,9 @@ _WORKS = {
 _ALSO = {
     "beta_vae": ["vae"],
     "iwae": ["vae"],
+    "renyi": ["vae"],
+    **{name: ["tighter", "iwae", "vae"] for name in ("miwae", "ciwae", "piwae")},
+    "Piwae": ["tighter"],
     "wae_mmd": ["MMD"],
     **{name: ["autoencoder"] for name in ("dropout", "contractive", "denoising", "stacked")},
     **{game: ["f-gan"] for game in ("KL", "ReverseKL", "PearsonChiSquared", "SquaredHellinger")},

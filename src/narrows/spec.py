@@ -19,6 +19,7 @@ from narrows import (
     activations,
     corruptions,
     divergences,
+    gradients,
     likelihoods,
     networks,
     objectives,
@@ -43,8 +44,9 @@ _MODULES: dict[str, ModuleType] = {
     "game": divergences,
     "penalty": penalties,
     "activation": activations,
+    "gradient": gradients,
 }
-_BUILT = (schedules, corruptions, divergences, penalties)  # stand in a recipe's arguments as what they build
+_BUILT = (schedules, corruptions, divergences, gradients, penalties)  # stand in a recipe's arguments as what they build
 
 
 def misspelt(kind: str, name: str, known: Iterable[str]) -> str:

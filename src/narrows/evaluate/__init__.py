@@ -6,6 +6,7 @@ the same number, and torch's generator is left as found.
 
 from narrows.evaluate.common import Mean, codes, inputs, reconstruct
 from narrows.evaluate.generation import frechet_distance
+from narrows.evaluate.gradients import GradientVariance, gradient_variance
 from narrows.evaluate.latent import ActiveUnits, Features, RoundTrip, active_units, features, round_trip
 from narrows.evaluate.likelihood import (
     Likelihood,
@@ -19,6 +20,7 @@ from narrows.evaluate.summary import evaluate, verdict
 __all__ = [
     "ActiveUnits",
     "Features",
+    "GradientVariance",
     "Likelihood",
     "Mean",
     "RoundTrip",
@@ -29,6 +31,7 @@ __all__ = [
     "evaluate",
     "features",
     "frechet_distance",
+    "gradient_variance",
     "inputs",
     "log_likelihood",
     "reconstruct",

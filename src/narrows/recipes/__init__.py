@@ -24,7 +24,7 @@ from narrows.recipes.common import PASSED, Parts
 from narrows.recipes.dictionaries import sparse
 from narrows.recipes.matched import aae, swae, wae_mmd
 from narrows.recipes.points import autoencoder, contractive, denoising, dropout, linear, regularised, stacked
-from narrows.recipes.variational import beta_vae, iwae, vae
+from narrows.recipes.variational import beta_vae, ciwae, iwae, miwae, piwae, renyi, vae
 from narrows.spec import describe, misspelt, restore
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "autoencoder",
     "beta_vae",
     "build",
+    "ciwae",
     "contractive",
     "defaults",
     "denoising",
@@ -41,9 +42,12 @@ __all__ = [
     "dropout",
     "iwae",
     "linear",
+    "miwae",
     "names",
     "overcomplete",
+    "piwae",
     "regularised",
+    "renyi",
     "sparse",
     "stacked",
     "swae",
