@@ -90,14 +90,16 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     def fit(self, X: Any, y: Any = None) -> Self:
         """Trains on rows X (n, d), or images (n, H, W) or (n, H, W, C); a tenth of them decides when to stop.
 
-        Values are scaled as their type and range suggest (`nr.data.load`). y is not used.
+        Values are scaled as their type and range suggest (`nr.data.load`), but kept as they are for a likelihood of
+        counts. y is not used.
         """
         checked = self._checked(X, reset=True)
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = 0 if seed is None else check_random_state(seed).randint(2**31)
-        found = data.load(checked, test=0.0, valid=0.1 if len(checked) >= 20 else 0.0, seed=int(seed))
         own = {n: v for n, v in self.get_params(deep=False).items() if n not in ("training", "random_state")}
+        held, counts = 0.1 if len(checked) >= 20 else 0.0, defaults.counted(own["likelihood"])
+        found = data.load(checked, test=0.0, valid=held, seed=int(seed), counts=counts)
         arguments = defaults.arguments(found, self._recipe, {n: v for n, v in own.items() if v is not None})
         model, objective = getattr(recipes, self._recipe)(**arguments, seed=int(seed))
         training = (self.training or Training()).model_copy(update={"seed": int(seed)})

@@ -26,7 +26,9 @@ def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> Non
             kind = type(model.likelihood).__name__
             raise ValueError(
                 f"{name} row {number} holds {value:g} (after scaling), which {kind} cannot produce: "
-                f"it covers {_named(support)}. Scale the data, or choose another likelihood (Gaussian takes any number)"
+                f"it covers {_named(support)}. "
+                + ("Load counts as they are (counts=True, --counts)" if model.likelihood.counts else "Scale the data")
+                + ", or choose another likelihood (Gaussian takes any number)"
             )
 
 
@@ -63,7 +65,11 @@ def check_discrepancy(model: Autoencoder, objective: Objective, rows: Rows, size
 
 
 def _named(support: constraints.Constraint) -> str:
-    names = {constraints.boolean: "0 and 1", constraints.unit_interval: "0 to 1"}
+    names = {
+        constraints.boolean: "0 and 1",
+        constraints.unit_interval: "0 to 1",
+        constraints.nonnegative_integer: "whole numbers from 0 up",
+    }
     return names.get(support, repr(support))
 
 
