@@ -26,11 +26,16 @@ from narrows.schedules import Cyclical, WarmUp
 
 RECIPES = [
     "aae",
+    "annealed_vae",
     "autoencoder",
+    "beta_tc_vae",
     "beta_vae",
     "contractive",
     "denoising",
+    "dip_vae",
     "dropout",
+    "factor_vae",
+    "infovae",
     "iwae",
     "linear",
     "regularised",

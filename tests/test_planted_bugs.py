@@ -60,7 +60,7 @@ BUGS = [
     ),
     ("codes not cut off from the critic", "divergences", "fake = z.detach()", "fake = z"),
     ("the encoder moves the critic", "divergences", "{name: weight.detach() for", "{name: weight for"),
-    ("the critic climbs down", "divergences", "told) - value)", "told) + value)"),
+    ("the critic climbs down", "divergences", "told) - value\n", "told) + value\n"),
     (
         "the critic's penalty forgotten",
         "divergences",

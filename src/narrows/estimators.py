@@ -32,14 +32,19 @@ from narrows.training import Training, fit
 __all__ = [
     "AAE",
     "AE",
+    "DIPVAE",
     "IWAE",
     "SWAE",
     "VAE",
     "WAE",
+    "AnnealedVAE",
+    "BetaTCVAE",
     "BetaVAE",
     "ContractiveAE",
     "DenoisingAE",
     "DropoutAE",
+    "FactorVAE",
+    "InfoVAE",
     "LinearAE",
     "RegularisedAE",
     "SparseAE",
@@ -282,3 +287,23 @@ class BetaVAE(_Estimator, recipe="beta_vae", also=("free_bits",)):
 
 class IWAE(_Estimator, recipe="iwae", also=("free_bits",)):
     """Importance-weighted autoencoder (recipe `iwae`)."""
+
+
+class InfoVAE(_Estimator, recipe="infovae", also=("free_bits",)):
+    """InfoVAE: rate and a kernel distance of all codes from the prior (recipe `infovae`)."""
+
+
+class BetaTCVAE(_Estimator, recipe="beta_tc_vae", also=("free_bits",)):
+    """beta-TC-VAE: units that share little, by the total correlation of the codes (recipe `beta_tc_vae`)."""
+
+
+class FactorVAE(_Estimator, recipe="factor_vae", also=("free_bits",)):
+    """FactorVAE: units that share little, by a critic (recipe `factor_vae`)."""
+
+
+class DIPVAE(_Estimator, recipe="dip_vae", also=("free_bits",)):
+    """DIP-VAE I and II: codes of the prior's covariance (recipe `dip_vae`)."""
+
+
+class AnnealedVAE(_Estimator, recipe="annealed_vae", also=("free_bits",)):
+    """Annealed VAE: a rate held to a capacity that grows (recipe `annealed_vae`)."""

@@ -22,6 +22,7 @@ from narrows.objectives import Objective
 from narrows.posteriors import Sparse
 from narrows.recipes.common import PASSED, Parts
 from narrows.recipes.dictionaries import sparse
+from narrows.recipes.disentangling import annealed_vae, beta_tc_vae, dip_vae, factor_vae, infovae
 from narrows.recipes.matched import aae, swae, wae_mmd
 from narrows.recipes.points import autoencoder, contractive, denoising, dropout, linear, regularised, stacked
 from narrows.recipes.variational import beta_vae, iwae, vae
@@ -30,15 +31,20 @@ from narrows.spec import describe, misspelt, restore
 __all__ = [
     "Parts",
     "aae",
+    "annealed_vae",
     "arguments",
     "autoencoder",
+    "beta_tc_vae",
     "beta_vae",
     "build",
     "contractive",
     "defaults",
     "denoising",
     "deterministic",
+    "dip_vae",
     "dropout",
+    "factor_vae",
+    "infovae",
     "iwae",
     "linear",
     "names",

@@ -382,7 +382,11 @@ def _held_out(model: Autoencoder, objective: Objective, held: Rows, seed: int) -
             for i, name in enumerate(NAMES):
                 found[i, rows] = getattr(terms, name)
     _, bound, _, rate, penalty, gap = found
-    values = penalty - bound + (float(objective.beta(None)) - 1.0) * rate
+    values, beta = penalty - bound, float(objective.beta(None))
+    if objective.capacity is None:
+        values = values + (beta - 1.0) * rate
+    else:
+        values = values - rate + beta * (rate.mean() - float(objective.capacity(None))).abs()
     if objective.discrepancy is not None:
         values = values + objective.discrepancy.weight * gap
     return found.mean(1), values
