@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from narrows.divergences import (
 )
 from narrows.divergences.correlation import aggregated, permuted
 from narrows.networks import Mlp
+from narrows.references import cite
 
 close = torch.testing.assert_close
 SAME = {"rtol": 0.0, "atol": 1e-10}
@@ -361,6 +363,32 @@ def test_annealed_capacity_grows_to_what_the_code_can_hold() -> None:
     model, objective = nr.recipes.annealed_vae((12,), latent=2, network=partial(Mlp, hidden=(16,)), capacity=1.5)
     run = nr.fit(model.float(), objective.float(), x, x, training=nr.Training(epochs=150, batch=100), quiet=True)
     assert run.metrics[-1]["valid"]["rate"] == pytest.approx(1.5, abs=0.25)
+
+
+# ---- on every face ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("face", "work"),
+    [
+        (nr.InfoVAE, "zhao2017infovae"),
+        (nr.BetaTCVAE, "chen2018isolating"),
+        (nr.FactorVAE, "kim2018disentangling"),
+        (nr.DIPVAE, "kumar2018variational"),
+        (nr.AnnealedVAE, "burgess2018understanding"),
+    ],
+)
+def test_estimators_and_citations(face: Any, work: str) -> None:
+    """Codes, scores, samples; the paper and the one that it builds on."""
+    torch.set_default_dtype(torch.float32)
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    fitted = face(latent=2, training=nr.Training(epochs=2)).fit(x)
+    assert fitted.transform(x).shape == (60, 2)
+    assert np.isfinite(fitted.score_samples(x)).all()
+    assert fitted.sample(3).shape == (3, 4)
+    text = "".join(cite(fitted.model_.spec))
+    assert work in text
+    assert "kingma2014auto" in text
 
 
 # ---- what means nothing -------------------------------------------------------------------------------------------
