@@ -31,6 +31,7 @@ from narrows.divergences import (
 from narrows.divergences.correlation import aggregated, permuted
 from narrows.networks import Mlp
 from narrows.references import cite
+from narrows.training.progress import sentence
 
 close = torch.testing.assert_close
 SAME = {"rtol": 0.0, "atol": 1e-10}
@@ -363,6 +364,8 @@ def test_annealed_capacity_grows_to_what_the_code_can_hold() -> None:
     model, objective = nr.recipes.annealed_vae((12,), latent=2, network=partial(Mlp, hidden=(16,)), capacity=1.5)
     run = nr.fit(model.float(), objective.float(), x, x, training=nr.Training(epochs=150, batch=100), quiet=True)
     assert run.metrics[-1]["valid"]["rate"] == pytest.approx(1.5, abs=0.25)
+    assert "+ 1e+03 x |rate (KL) 1." in (line := sentence(run.metrics[-1]))
+    assert " - 1.50| | held-out " in line
 
 
 # ---- on every face ------------------------------------------------------------------------------------------------

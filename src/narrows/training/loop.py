@@ -367,7 +367,10 @@ def _check(run: Run, now: _State, training: Training, held: Rows | None, here: W
         now.values = values if gained else now.values
     if loss < now.best_loss:
         now.best_loss, now.best_step, now.best = loss, now.step, store.state_of(model, objective)
-    return {"step": now.step, "train": train, "valid": valid, "beta": float(objective.beta(torch.tensor(now.step)))}
+    record = {"step": now.step, "train": train, "valid": valid, "beta": float(objective.beta(torch.tensor(now.step)))}
+    if objective.capacity is not None:
+        record["capacity"] = float(objective.capacity(torch.tensor(now.step)))
+    return record
 
 
 @torch.no_grad()
