@@ -96,6 +96,9 @@ class Weighed:
     def model(self, v: Tensor) -> Tensor:
         return len(v) * self.q * self.game.model(v)
 
+    def reported(self, gap: Tensor, model: Tensor) -> Tensor:
+        return self.game.reported(gap, model)
+
 
 def said(game: Any, q: Normal, p: Normal, v: Callable[[Tensor], Tensor]) -> Tensor:
     """The value of a game under a critic, both expectations by quadrature."""

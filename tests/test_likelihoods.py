@@ -11,10 +11,22 @@ from itertools import pairwise
 
 import pytest
 import torch
-from scipy.stats import bernoulli, logistic, norm
+from scipy.stats import bernoulli, laplace, logistic, multinomial, nbinom, norm, poisson
 from torch import Tensor
 
-from narrows.likelihoods import Bernoulli, Categorical, DiscretisedLogistic, Gaussian, Likelihood, cells, log_prob
+from narrows.likelihoods import (
+    Bernoulli,
+    Categorical,
+    DiscretisedLogistic,
+    Gaussian,
+    Laplace,
+    Likelihood,
+    LogisticMixture,
+    NegativeBinomial,
+    Poisson,
+    cells,
+    log_prob,
+)
 
 close = torch.testing.assert_close
 SHAPE = (2, 3)
@@ -26,6 +38,11 @@ DISCRETE = {
     "logistic 2": partial(DiscretisedLogistic, levels=2),
     "logistic 7": partial(DiscretisedLogistic, levels=7),
     "logistic 256": partial(DiscretisedLogistic, levels=256),
+    "mixture 2": partial(LogisticMixture, levels=2, components=3),
+    "mixture 7": partial(LogisticMixture, levels=7, components=1),
+    "mixture 256": partial(LogisticMixture, levels=256),
+    "poisson": Poisson,
+    "negative binomial": partial(NegativeBinomial, dispersion=1.5),
 }
 LIKELIHOODS = {
     **DISCRETE,
@@ -33,6 +50,8 @@ LIKELIHOODS = {
     "gaussian": partial(Gaussian, sigma=0.3),
     "gaussian shared": partial(Gaussian, sigma=0.3, learn="shared"),
     "gaussian each": partial(Gaussian, sigma=0.3, learn="each"),
+    "laplace": partial(Laplace, scale=0.3),
+    "laplace each": partial(Laplace, scale=0.3, learn="each"),
 }
 discrete = pytest.mark.parametrize("make", DISCRETE.values(), ids=DISCRETE.keys())
 every = pytest.mark.parametrize("make", LIKELIHOODS.values(), ids=LIKELIHOODS.keys())
@@ -40,14 +59,16 @@ types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str
 
 
 def grid(p: Likelihood) -> Tensor:
-    """The values of a discrete likelihood."""
+    """The values of a discrete likelihood; of counts, all that `parameters` leave a probability above 1e-15."""
+    if p.counts:
+        return torch.arange(300, dtype=torch.float64)
     levels = getattr(p, "levels", 2)
     return torch.arange(levels, dtype=torch.float64) / (levels - 1)
 
 
 def parameters(p: Likelihood, rows: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:
     """What a decoder might say."""
-    return 2 * torch.randn(rows, *p.wants, dtype=dtype)
+    return (0.5 if p.counts else 2) * torch.randn(rows, *p.wants, dtype=dtype)
 
 
 def probabilities(p: Likelihood, said: Tensor) -> Tensor:
@@ -132,6 +153,116 @@ def test_gaussian_is_scipys(learn: str | None) -> None:
     said, x = parameters(p), torch.randn(4, *SHAPE, dtype=torch.float64)
     expected = norm.logpdf(x, said[:, 0], p.log_sigma.detach().exp())
     close(cells(p(said), x).detach(), torch.as_tensor(expected), rtol=1e-12, atol=1e-12)
+
+
+def test_laplace_is_scipys() -> None:
+    """Against laplace.logpdf, each value with a scale of its own."""
+    p = Laplace(SHAPE, learn="each").double()
+    torch.nn.init.normal_(p.log_sigma)
+    said, x = parameters(p), torch.randn(4, *SHAPE, dtype=torch.float64)
+    expected = laplace.logpdf(x, said[:, 0], p.log_sigma.detach().exp())
+    close(cells(p(said), x).detach(), torch.as_tensor(expected), rtol=1e-12, atol=1e-12)
+
+
+@types
+def test_poisson_is_scipys(dtype: torch.dtype) -> None:
+    """Against pmf; in float32 too, where log x! of a count of 10^6 has no decimals."""
+    p = Poisson((5,)).to(dtype)
+    x = torch.tensor([[0.0, 1.0, 30.0, 1e4, 1e6]], dtype=dtype)
+    said = torch.tensor([[[-3.0, 0.5, 3.0, 9.2, 13.8155]]], dtype=dtype)
+    expected = torch.as_tensor(poisson.logpmf(x.double(), said[:, 0].double().exp()))
+    assert cells(p(said), x).dtype == dtype
+    close(cells(p(said), x).double(), expected, rtol=1e-6 if dtype == torch.float32 else 1e-12, atol=1e-8)
+
+
+@types
+def test_negative_binomial_is_scipys(dtype: torch.dtype) -> None:
+    """nbinom counts failures before the theta-th success of probability theta / (theta + mu), each value its theta.
+
+    Their own rounding of lgamma is about 1e-8 at theta = 10^6, where theirs and ours are differences of 10^7.
+    """
+    p = NegativeBinomial((6,)).to(dtype)
+    theta = torch.tensor([0.01, 0.5, 1.0, 7.3, 1e4, 1e6], dtype=torch.float64)
+    p.log_dispersion.data = theta.log().to(dtype)
+    theta = p.log_dispersion.double().exp().detach()
+    x = torch.tensor([[0.0, 3.0, 0.0, 500.0, 1e4, 2.0], [7.0, 0.0, 10.0, 1e6, 9900.0, 1.0]], dtype=dtype)
+    said = torch.tensor([[-1.0, 2.0, 0.0, 6.0, 9.2, 0.3]], dtype=dtype).expand(2, 1, -1)
+    mu = said[:, 0].double().exp()
+    expected = torch.as_tensor(nbinom.logpmf(x.double(), theta, theta / (theta + mu)))
+    found = cells(p(said), x).detach().double()
+    close(found, expected, rtol=1e-6 if dtype == torch.float32 else 1e-10, atol=1e-7)
+
+
+def test_counts_have_the_variances_they_claim() -> None:
+    """By enumeration: mu, and mu + mu^2 / theta."""
+    for p in (Poisson(SHAPE).double(), NegativeBinomial(SHAPE, dispersion=1.5).double()):
+        said = parameters(p)
+        prob, px = probabilities(p, said), p(said)
+        second = torch.einsum("k,k...->...", grid(p).square(), prob)
+        mu = said[:, 0].exp()
+        close(px.mean, mu, rtol=1e-12, atol=0)
+        close(second - mu.square(), px.variance, rtol=0, atol=1e-9)
+        if isinstance(p, NegativeBinomial):
+            close(px.variance, mu + mu.square() / 1.5, rtol=1e-7, atol=0)  # log 1.5 was float32
+
+
+def test_gradients_of_counts() -> None:
+    """By log mu: x - mu, and theta (x - mu) / (theta + mu). By log theta: against central differences of scipy."""
+    x = torch.tensor([[0.0, 2.0, 40.0]], dtype=torch.float64)
+    said = torch.tensor([[[0.3, -1.0, 3.0]]], dtype=torch.float64, requires_grad=True)
+    mu, p = said[:, 0].detach().exp(), NegativeBinomial((3,), dispersion=1.5).double()
+    (found,) = torch.autograd.grad(Poisson((3,))(said).log_prob(x).sum(), said)
+    close(found[:, 0], x - mu)
+    found, scale = torch.autograd.grad(p(said).log_prob(x).sum(), (said, p.log_dispersion))
+    theta = p.dispersion.detach()
+    close(found[:, 0], theta * (x - mu) / (theta + mu))
+    up, down = ((theta * math.exp(e)) for e in (1e-5, -1e-5))
+    slope = [nbinom.logpmf(x, t, t / (t + mu)) for t in (up, down)]
+    close(scale, torch.as_tensor((slope[0] - slope[1]) / 2e-5)[0], rtol=0, atol=1e-6)
+
+
+def test_a_large_dispersion_is_a_poisson() -> None:
+    """The ratio of the two is 1 + O(x^2 / theta)."""
+    p = NegativeBinomial(SHAPE, dispersion=1e6).double()
+    said = parameters(p)
+    x = torch.poisson(said[:, 0].exp())
+    close(p(said).log_prob(x).detach(), Poisson(SHAPE)(said).log_prob(x), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3)])
+def test_a_library_shares_out_the_total(shape: tuple[int, ...]) -> None:
+    """Poisson counts of a row given the rates: the total is Poisson, and given it the counts are multinomial."""
+    p = Poisson(shape, library=True).double()
+    said = parameters(p)
+    x = torch.poisson(3 * torch.rand(4, *shape, dtype=torch.float64))
+    total = x.flatten(1).sum(1)
+    context = torch.stack([torch.randn(4).double(), total.log()], 1)  # other features come first
+    px = p(said, context)
+    close(px.mean.flatten(1).sum(1), total)
+    shares = said.flatten(1).softmax(1)
+    expected = poisson.logpmf(total, total) + multinomial.logpmf(x.flatten(1).numpy(), total.numpy(), shares.numpy())
+    close(px.log_prob(x), torch.as_tensor(expected), rtol=1e-12, atol=1e-10)
+    counts = NegativeBinomial(shape, library=True).double()(said, context)
+    close(counts.mean, px.mean)
+    with pytest.raises(TypeError, match=r"shares out the total of a row.*right: Batch\(x, x, context=.*context=1"):
+        p(said)
+
+
+@pytest.mark.parametrize(("levels", "components"), [(2, 4), (7, 1), (256, 3)])
+def test_a_mixture_of_logistics_is_a_sum_of_them(levels: int, components: int) -> None:
+    """Weights by softmax, each part the discretised logistic of its channels, moved to its place of beginning."""
+    p = LogisticMixture(SHAPE, levels=levels, components=components).double()
+    part = DiscretisedLogistic(SHAPE, levels=levels).double()
+    said = parameters(p)
+    weight, location, log_scale = said.chunk(3, 1)
+    begin = (torch.arange(components) + 0.5) / components
+    assert begin.mean() == 0.5  # one component is where the discretised logistic is
+    expected = sum(
+        weight.softmax(1)[:, c]
+        * probabilities(part, torch.stack([location[:, c] + begin[c] - 0.5, log_scale[:, c]], 1))
+        for c in range(components)
+    )
+    close(probabilities(p, said), expected, rtol=0, atol=1e-7)  # places of beginning are float32
 
 
 def test_categorical_is_a_softmax_over_the_levels() -> None:
@@ -261,6 +392,10 @@ def test_cells_want_a_distribution_that_factorises() -> None:
         (Gaussian, [-1e6, 0.0, 1e6], [math.nan]),
         (partial(Categorical, levels=5), [0.0, 0.25, 1.0], [0.2, -0.25, 1.25, math.nan]),
         (partial(DiscretisedLogistic, levels=256), [0.0, 17 / 255, 1.0], [0.1 / 255, 256 / 255, 255.0, math.nan]),
+        (partial(LogisticMixture, levels=17), [0.0, 3 / 16, 1.0], [0.1, 2.0, math.nan]),
+        (Laplace, [-1e6, 0.0, 1e6], [math.nan]),
+        (Poisson, [0.0, 1.0, 1e6], [0.5, -1.0, math.nan, math.inf]),
+        (NegativeBinomial, [0.0, 3.0, 1e6], [0.25, -2.0, math.nan]),
         (partial(DiscretisedLogistic, levels=65536), [0.0, 12345 / 65535, 1.0], [0.5 / 65535, 2.0, math.nan]),
     ],
 )
@@ -306,6 +441,10 @@ def test_gaussian_learns_one_sigma_or_one_for_each_value_or_none(learn: str | No
         (lambda: Gaussian(SHAPE, sigma=-1.0), "must be positive; got -1.0"),
         (lambda: Gaussian(SHAPE, sigma=math.nan), "must be positive; got nan"),
         (lambda: Gaussian(SHAPE, learn="all"), 'learn is None, "shared" or "each"; got'),
+        (lambda: Laplace(SHAPE, scale=0.0), "scale is a mean absolute deviation and must be positive; got 0.0"),
+        (lambda: LogisticMixture(SHAPE, components=0), "a mixture has at least one component; got components=0"),
+        (lambda: LogisticMixture(SHAPE, levels=1), "LogisticMixture needs at least 2 levels; got 1"),
+        (lambda: NegativeBinomial(SHAPE, dispersion=0.0), "dispersion is a positive number; got 0.0"),
         (lambda: Categorical(SHAPE, levels=1), "Categorical needs at least 2 levels; got 1"),
         (lambda: DiscretisedLogistic(SHAPE, levels=0), "DiscretisedLogistic needs at least 2 levels; got 0"),
     ],

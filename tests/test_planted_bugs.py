@@ -1,9 +1,9 @@
 """Would the exact tests notice? The usual bugs of this field, planted one at a time in a copy of the library.
 
-Each must be caught by a test of test_exact.py, test_likelihoods.py, test_divergences.py or, for sparse codes,
-test_sparse.py, which runs in a process of its own against the copy; that test is recorded (`pytest --junit-xml`, or
-`-rP` on the screen). An untouched copy must pass, or a catch would mean nothing. The processes are forked from one that
-has imported torch already, which saves that many start-ups.
+Each must be caught by a test of test_exact.py, test_likelihoods.py, test_divergences.py or, for dependence among units
+and for sparse codes, test_correlation.py and test_sparse.py, which runs in a process of its own against the copy; that
+test is recorded (`pytest --junit-xml`, or `-rP` on the screen). An untouched copy must pass, or a catch would mean
+nothing. The processes are forked from one that has imported torch already, which saves that many start-ups.
 """
 
 import multiprocessing
@@ -60,7 +60,7 @@ BUGS = [
     ),
     ("codes not cut off from the critic", "divergences", "fake = z.detach()", "fake = z"),
     ("the encoder moves the critic", "divergences", "{name: weight.detach() for", "{name: weight for"),
-    ("the critic climbs down", "divergences", "told) - value)", "told) + value)"),
+    ("the critic climbs down", "divergences", "told) - value\n", "told) + value\n"),
     (
         "the critic's penalty forgotten",
         "divergences",
@@ -91,6 +91,33 @@ BUGS = [
     ),
     ("Pearson without its linear term", "divergences", "v.square() / 4 + v", "v.square() / 4"),
     ("discrepancy without its weight", "objectives", "self.discrepancy.weight * found_gap.model", "found_gap.model"),
+    ("counts without x!", "likelihoods", " - log_mean.exp() - torch.lgamma(x + 1)", " - log_mean.exp()"),
+    (
+        "odds the other way round",
+        "likelihoods",
+        "log_theta.exp(), log_mean - log_theta",
+        "log_theta.exp(), log_theta - log_mean",
+    ),
+    ("a library that is not shared out", "likelihoods", "said.flatten(1).log_softmax(1).view_as(said)", "said"),
+    ("components in one place", "likelihoods", "location + self.start", "location + 0.5"),
+    (
+        "own row weighed as any other",
+        "divergences/correlation",
+        "masked_fill(own, -math.log(rows))",
+        "masked_fill(own, other)",
+    ),
+    ("others weighed by N B", "divergences/correlation", "(rows - 1) / (rows * (size - 1))", "1 / (rows * size)"),
+    ("units without their weights", "divergences/correlation", "(each + log_weight[..., None])", "each"),
+    (
+        "columns shuffled together",
+        "divergences/correlation",
+        "noise.argsort(0)",
+        "noise[:, :1].argsort(0).expand_as(z)",
+    ),
+    ("shuffled codes with a gradient", "divergences/correlation", "z.detach().gather(", "z.gather("),
+    ("covariance of means for codes", "divergences/correlation", 'if self.of == "codes":', 'if self.of == "none":'),
+    ("the diagonal paid twice", "divergences/correlation", "(self.diagonal - 1) * error", "self.diagonal * error"),
+    ("InfoVAE's rate weighed by alpha", "recipes/disentangling", '{"beta": 1 - alpha}', '{"beta": alpha}'),
     ("TopK of absolute values", "activations", "h.topk(self.active, 1)", "h.abs().topk(self.active, 1)"),
     ("BatchTopK with k for the batch", "activations", "self.active * len(h)", "self.active"),
     ("thresholds that ignore their size", "activations", "theta.detach() * near", "near"),
@@ -128,15 +155,19 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
     def trial(module: str, right: str, wrong: str) -> tuple[int, str]:
         folder = tmp_path_factory.mktemp("copy")
         shutil.copytree(LIBRARY, folder / "narrows", ignore=shutil.ignore_patterns("__pycache__"))
-        file = folder / "narrows" / f"{module}.py"
-        text = file.read_text()
-        assert text.count(right) == 1, f"the text to spoil occurs {text.count(right)} times in {module}.py"
-        file.write_text(text.replace(right, wrong))
+        place = folder / "narrows" / module  # a folder, or a file
+        files = sorted(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+        times = {file: file.read_text().count(right) for file in files}
+        assert sum(times.values()) == 1, f"the text to spoil occurs {sum(times.values())} times in {module}"
+        file = max(times, key=times.__getitem__)
+        file.write_text(file.read_text().replace(right, wrong))
         files = ["test_exact.py", "test_likelihoods.py", "test_divergences.py"]
         likely = f"test_{module}.py"
         files.sort(key=lambda name: name != likely)  # the likelier first
         if module in ("activations", "penalties", "networks"):
             files = ["test_sparse.py"]
+        elif module in ("divergences/correlation", "recipes/disentangling"):
+            files = ["test_correlation.py"]
         process = context.Process(target=judge, args=(str(folder), str(folder / "log"), files))
         process.start()
         process.join(300)

@@ -8,17 +8,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from narrows.likelihoods.counts import NegativeBinomialDistribution
 from narrows.pca import Pca, fit_pca
 
 __all__ = ["Columns", "Pca", "fit_columns", "fit_pca"]
 
 
 class Columns(NamedTuple):
-    """Every column on its own: a table of probabilities for whole values, a normal for others."""
+    """Every column on its own: a table of probabilities for levels, a negative binomial for counts, else a normal."""
 
     mean: Tensor  # (d,)
     log_table: Tensor | None  # (d, levels) log-probabilities
     std: Tensor  # (d,)
+    counts: bool = False
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """The column means, whatever x is, (n, d)."""
@@ -27,14 +29,21 @@ class Columns(NamedTuple):
     def log_prob(self, x: Tensor) -> Tensor:
         """(n, d) -> (n,) nats."""
         x = x.double()
+        if self.counts:  # of the same mean and variance, or a Poisson's where the variance is no larger
+            excess = (self.std.square() - self.mean).clamp_min(1e-9)
+            p = NegativeBinomialDistribution(self.mean.log(), (self.mean.square() / excess).clamp_max(1e6).log())
+            return p.log_prob(x).sum(1)
         if self.log_table is None:
             return torch.distributions.Normal(self.mean, self.std).log_prob(x).sum(1)
         index = (x * (self.log_table.shape[1] - 1)).round().long()
         return self.log_table.T.gather(0, index).sum(1)
 
 
-def fit_columns(x: Tensor, levels: int | None) -> Columns:
+def fit_columns(x: Tensor, levels: int | None, counts: bool = False) -> Columns:
     """Independent columns of rows (n, d); with `levels`, values are k / (levels - 1) and counts start at one each."""
+    if counts:  # a column of zeros may hold a one in the next row
+        x = x.double()
+        return Columns(x.mean(0).clamp_min(1 / len(x)), None, x.std(0, correction=0), counts)
     fitted = [_columns(part.double(), levels) for part in x.split(64, 1)]
     table = None if levels is None else torch.cat([part.log_table for part in fitted if part.log_table is not None])
     return Columns(torch.cat([part.mean for part in fitted]), table, torch.cat([part.std for part in fitted]))

@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from narrows import recipes
 from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
-from narrows.likelihoods import Bernoulli, Gaussian
+from narrows.likelihoods import Bernoulli, Gaussian, NegativeBinomial
 from narrows.networks import Conv, Mlp
 
-__all__ = ["arguments", "bound", "latent", "operations"]
+__all__ = ["arguments", "bound", "counted", "latent", "operations"]
 
 WIDEST = 4096  # units of a sparse code where nobody says how many
 BOUND = 5e11  # floating-point operations of a first look at the likelihood: a quarter of a minute on two cores
@@ -48,7 +48,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
         chosen["latent"] = min(4 * math.prod(data.shape), WIDEST) if many else latent(data.train)
     if "likelihood" not in chosen:
         # with beta = 0 a learned sigma or scale has no optimum, and squared errors are what such members are for
-        fixed = recipes.deterministic(recipe) and getattr(data.likelihood, "func", data.likelihood) is not Bernoulli
+        plain = getattr(data.likelihood, "func", data.likelihood)
+        fixed = recipes.deterministic(recipe) and plain not in (Bernoulli, NegativeBinomial)
         chosen["likelihood"] = partial(Gaussian, sigma=1.0) if fixed else data.likelihood
     if data.context:
         chosen.setdefault("context", data.context)
@@ -56,6 +57,11 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
         large = data.image and min(data.shape[-2:]) >= 32 and standard["network"] is Mlp and "hidden" not in chosen
         chosen["network"] = partial(Conv, width=16) if large else standard["network"]
     return chosen
+
+
+def counted(likelihood: Any) -> bool:
+    """Whether a likelihood, as a recipe takes it, is one of counts: its data are then kept as they are."""
+    return bool(getattr(getattr(likelihood, "func", likelihood), "counts", False))
 
 
 def operations(call: Callable[[], Any]) -> int:

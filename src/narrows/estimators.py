@@ -33,16 +33,21 @@ __all__ = [
     "AAE",
     "AE",
     "CIWAE",
+    "DIPVAE",
     "IWAE",
     "MIWAE",
     "PIWAE",
     "SWAE",
     "VAE",
     "WAE",
+    "AnnealedVAE",
+    "BetaTCVAE",
     "BetaVAE",
     "ContractiveAE",
     "DenoisingAE",
     "DropoutAE",
+    "FactorVAE",
+    "InfoVAE",
     "LinearAE",
     "RegularisedAE",
     "RenyiVAE",
@@ -94,14 +99,16 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     def fit(self, X: Any, y: Any = None) -> Self:
         """Trains on rows X (n, d), or images (n, H, W) or (n, H, W, C); a tenth of them decides when to stop.
 
-        Values are scaled as their type and range suggest (`nr.data.load`). y is not used.
+        Values are scaled as their type and range suggest (`nr.data.load`), but kept as they are for a likelihood of
+        counts. y is not used.
         """
         checked = self._checked(X, reset=True)
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = 0 if seed is None else check_random_state(seed).randint(2**31)
-        found = data.load(checked, test=0.0, valid=0.1 if len(checked) >= 20 else 0.0, seed=int(seed))
         own = {n: v for n, v in self.get_params(deep=False).items() if n not in ("training", "random_state")}
+        held, counts = 0.1 if len(checked) >= 20 else 0.0, defaults.counted(own["likelihood"])
+        found = data.load(checked, test=0.0, valid=held, seed=int(seed), counts=counts)
         arguments = defaults.arguments(found, self._recipe, {n: v for n, v in own.items() if v is not None})
         model, objective = getattr(recipes, self._recipe)(**arguments, seed=int(seed))
         training = (self.training or Training()).model_copy(update={"seed": int(seed)})
@@ -300,3 +307,23 @@ class PIWAE(_Estimator, recipe="piwae", also=("free_bits",)):
 
 class RenyiVAE(_Estimator, recipe="renyi", also=("free_bits",)):
     """Variational autoencoder with Renyi's bound (recipe `renyi`)."""
+
+
+class InfoVAE(_Estimator, recipe="infovae", also=("free_bits",)):
+    """InfoVAE: rate and a kernel distance of all codes from the prior (recipe `infovae`)."""
+
+
+class BetaTCVAE(_Estimator, recipe="beta_tc_vae", also=("free_bits",)):
+    """beta-TC-VAE: units that share little, by the total correlation of the codes (recipe `beta_tc_vae`)."""
+
+
+class FactorVAE(_Estimator, recipe="factor_vae", also=("free_bits",)):
+    """FactorVAE: units that share little, by a critic (recipe `factor_vae`)."""
+
+
+class DIPVAE(_Estimator, recipe="dip_vae", also=("free_bits",)):
+    """DIP-VAE I and II: codes of the prior's covariance (recipe `dip_vae`)."""
+
+
+class AnnealedVAE(_Estimator, recipe="annealed_vae", also=("free_bits",)):
+    """Annealed VAE: a rate held to a capacity that grows (recipe `annealed_vae`)."""

@@ -86,6 +86,7 @@ class Autoencoder(nn.Module):
     def hidden(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """What the posterior reads, (B, F). Raises ValueError for context of another width than the model's."""
         self._check_told(context)
+        x = self.likelihood.shown(x)
         return self.encoder(x) if context is None else self.encoder(x, context)
 
     def encode(self, x: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = False) -> Code:

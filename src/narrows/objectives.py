@@ -231,8 +231,8 @@ class Objective(nn.Module):
         if getattr(model.likelihood, "learn", None) and not self.beta(None):
             raise ValueError(
                 "with beta = 0 nothing keeps a learned sigma from shrinking to 0 as the reconstructions improve, and "
-                "the likelihood has no optimum. Wrong: Gaussian(shape, learn=...) with beta=0; right: Gaussian(shape, "
-                "sigma=1.0) with a fixed sigma, or beta > 0"
+                f"the likelihood has no optimum. Wrong: {type(model.likelihood).__name__}(shape, learn=...) with "
+                "beta=0; right: a sigma that is fixed, learn=None, or beta > 0"
             )
         if self.discrepancy is not None and model.prior is None:
             raise TypeError(
@@ -308,7 +308,9 @@ class Objective(nn.Module):
         gap = loss.new_zeros(())
         # a last held-out batch may be too small to say anything; in training such batches are refused
         if self.discrepancy is not None and len(code.z) >= getattr(self.discrepancy, "least", 1):
-            real = model.draw(len(code.z), repeated(batch.context, self.samples))  # (S, D)
+            real = code.z
+            if getattr(self.discrepancy, "prior_draws", True):
+                real = model.draw(len(code.z), repeated(batch.context, self.samples))  # (S, D)
             found_gap = self.discrepancy(code, real, batch)
             gap, loss = found_gap.value, loss + self.discrepancy.weight * found_gap.model + found_gap.critic
         return Terms(loss, value.detach(), _average(distortion), _average(rate), penalty, gap)

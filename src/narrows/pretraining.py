@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from narrows.likelihoods import Gaussian
+from narrows.likelihoods import Gaussian, Likelihood
 from narrows.models import Autoencoder
 from narrows.objectives import Objective
 from narrows.posteriors import Deterministic
@@ -59,11 +59,11 @@ class Greedy:
         between = getattr(model.encoder, "between", nn.ReLU())
         for depth, (layer, back) in enumerate(zip(down, reversed(up), strict=True)):
             below = nn.Sequential(*(part for stage in down[:depth] for part in (stage, between)))
-            h = rows if depth == 0 else _through(below, rows)
+            h = rows if depth == 0 else _through(below, rows, model.likelihood)
             likelihood = model.likelihood if depth == 0 else Gaussian(tuple(h.shape[1:]))  # type: ignore[union-attr]
             encoder = nn.Sequential(layer, *([] if layer is down[-1] else [between]), nn.Flatten())
             with torch.no_grad():
-                width = encoder(below(rows.batch(torch.arange(1)).x)).shape[1]
+                width = encoder(below(model.likelihood.shown(rows.batch(torch.arange(1)).x))).shape[1]
             shallow = Autoencoder(encoder, Deterministic(width), back, likelihood, self.corruption)
             train(shallow, Objective(beta=0.0), h, every=10, share=1 / (len(down) + 1), **changes)
         model.train()
@@ -88,11 +88,11 @@ class Greedy:
 
 
 @torch.no_grad()
-def _through(network: nn.Module, rows: "Rows") -> Tensor:
-    """What a network makes of all rows, a piece at a time, on their device."""
+def _through(network: nn.Module, rows: "Rows", likelihood: Likelihood) -> Tensor:
+    """What a network makes of all rows, as an encoder is shown them, a piece at a time, on their device."""
     found, done = torch.empty(0), 0
     for batch in rows.batches(1024):
-        h = network(batch.x)
+        h = network(likelihood.shown(batch.x))
         if not done:  # filled in place: a list of parts and their sum would lie in memory together
             found = h.new_empty(len(rows), *h.shape[1:])
         found[done : done + len(h)] = h

@@ -136,6 +136,11 @@ _WORKS = {
   author={Salimans, Tim and Karpathy, Andrej and Chen, Xi and Kingma, Diederik P.},
   booktitle={International Conference on Learning Representations}, year={2017}, eprint={1701.05517}
 }""",
+    "NegativeBinomial": """@article{lopez2018deep,
+  title={Deep generative modeling for single-cell transcriptomics},
+  author={Lopez, Romain and Regier, Jeffrey and Cole, Michael B. and Jordan, Michael I. and Yosef, Nir},
+  journal={Nature Methods}, volume={15}, pages={1053--1058}, year={2018}, doi={10.1038/s41592-018-0229-2}
+}""",
     "learn": """@inproceedings{rybkin2021simple,
   title={Simple and Effective {VAE} Training with Calibrated Decoders},
   author={Rybkin, Oleh and Daniilidis, Kostas and Levine, Sergey},
@@ -163,6 +168,26 @@ _WORKS = {
   author={Burgess, Christopher P. and Higgins, Irina and Pal, Arka and Matthey, Loic and Watters, Nick and Desjardins,
     Guillaume and Lerchner, Alexander},
   journal={arXiv preprint arXiv:1804.03599}, year={2018}
+}""",
+    "infovae": """@article{zhao2017infovae,
+  title={{InfoVAE}: Information Maximizing Variational Autoencoders},
+  author={Zhao, Shengjia and Song, Jiaming and Ermon, Stefano},
+  journal={arXiv preprint arXiv:1706.02262}, year={2017}
+}""",
+    "beta_tc_vae": """@inproceedings{chen2018isolating,
+  title={Isolating Sources of Disentanglement in Variational Autoencoders},
+  author={Chen, Ricky T. Q. and Li, Xuechen and Grosse, Roger and Duvenaud, David},
+  booktitle={Advances in Neural Information Processing Systems}, year={2018}, eprint={1802.04942}
+}""",
+    "factor_vae": """@inproceedings{kim2018disentangling,
+  title={Disentangling by Factorising},
+  author={Kim, Hyunjik and Mnih, Andriy},
+  booktitle={International Conference on Machine Learning}, year={2018}, eprint={1802.05983}
+}""",
+    "dip_vae": """@inproceedings{kumar2018variational,
+  title={Variational Inference of Disentangled Latent Concepts from Unlabeled Observations},
+  author={Kumar, Abhishek and Sattigeri, Prasanna and Balakrishnan, Avinash},
+  booktitle={International Conference on Learning Representations}, year={2018}, eprint={1711.00848}
 }""",
     "sparse": """@inproceedings{gao2025scaling,
   title={Scaling and evaluating sparse autoencoders},
@@ -209,6 +234,13 @@ _ALSO = {
     **{name: ["tighter", "iwae", "vae"] for name in ("miwae", "ciwae", "piwae")},
     "Piwae": ["tighter"],
     "wae_mmd": ["MMD"],
+    "infovae": ["vae", "MMD"],
+    "annealed_vae": ["vae", "capacity"],
+    **{name: ["vae"] for name in ("beta_tc_vae", "dip_vae", "factor_vae")},
+    "LogisticMixture": ["DiscretisedLogistic"],
+    "LogRatio": ["factor_vae"],
+    "TotalCorrelation": ["beta_tc_vae"],
+    "Covariance": ["dip_vae"],
     **{name: ["autoencoder"] for name in ("dropout", "contractive", "denoising", "stacked")},
     **{game: ["f-gan"] for game in ("KL", "ReverseKL", "PearsonChiSquared", "SquaredHellinger")},
     "GaussianMixture": ["regularised"],  # ex-post density estimation

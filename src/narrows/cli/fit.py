@@ -41,6 +41,7 @@ def fit(
     binarise: Annotated[str | None, typer.Option(help="fixed, dynamic or relaxed: grey values under Bernoulli")] = None,
     size: Annotated[str | None, typer.Option(help="HxW: bring images of unequal size to this one")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out images that cannot be read")] = False,
+    counts: Annotated[bool, typer.Option("--counts", help="whole numbers from 0 up, kept as they are")] = False,
     seed: Annotated[int | None, typer.Option(help="of weights, order, noise and split  [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps  [default: auto]")] = None,
     folder: Annotated[Path | None, typer.Option(help="where the run is kept  [default: runs/DATA-RECIPE-N]")] = None,
@@ -91,6 +92,7 @@ def check(
     binarise: Annotated[str | None, typer.Option(help="fixed, dynamic or relaxed: grey values under Bernoulli")] = None,
     size: Annotated[str | None, typer.Option(help="HxW: bring images of unequal size to this one")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out images that cannot be read")] = False,
+    counts: Annotated[bool, typer.Option("--counts", help="whole numbers from 0 up, kept as they are")] = False,
 ) -> None:
     """Read DATA and say what fit would do with it; trains nothing, writes nothing."""
     values = {name: value for name, value in locals().items() if value not in (None, False, [])}
@@ -137,10 +139,12 @@ def _plan(values: dict[str, Any]) -> _Plan:
         if name not in known:
             everything = {*known, *Training.model_fields, *_LOADING, "recipe", "folder"} - {"shape"}
             raise ValueError(spec.misspelt("setting", name, everything))
+    chosen = {name: spec.restore(name, value) for name, value in values.items()}
+    if defaults.counted(chosen.get("likelihood")):
+        loading.setdefault("counts", True)
     data = nr.data.load(source, seed=seed, **loading)
     if "latent" in values and values["latent"] != "auto":
-        values["latent"] = _whole("latent", values["latent"])
-    chosen = {name: spec.restore(name, value) for name, value in values.items()}
+        chosen["latent"] = _whole("latent", values["latent"])
     model, objective = getattr(nr.recipes, recipe)(**defaults.arguments(data, recipe, chosen), seed=seed)
     bounded = training.epochs or training.minutes or isinstance(model.start, Components)
     if not bounded and torch_device(training.device).type == "cpu":
@@ -148,7 +152,7 @@ def _plan(values: dict[str, Any]) -> _Plan:
     return _Plan(data, recipe, model, objective, training)
 
 
-_LOADING = ("label", "context", "drop", "valid", "test", "group", "time", "binarise", "size", "skip_bad")
+_LOADING = ("label", "context", "drop", "valid", "test", "group", "time", "binarise", "size", "skip_bad", "counts")
 
 
 def _begin(folder: Path | None, values: dict[str, Any], quiet: bool) -> "Run | None":

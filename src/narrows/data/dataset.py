@@ -40,6 +40,7 @@ class Options:
     size: Any = None
     skip_bad: bool = False
     context: str | None = None
+    counts: bool = False
 
     def __post_init__(self) -> None:
         if self.context not in (None, "label"):
@@ -51,6 +52,8 @@ class Options:
             )
         if self.binarise not in (None, "fixed", "dynamic", "relaxed"):
             raise ValueError(f'binarise is None, "fixed", "dynamic" or "relaxed"; got {self.binarise!r}')
+        if self.binarise and self.counts:
+            raise ValueError("binarise draws grey values as black or white, and counts are kept: give only one")
         if self.group is not None and self.time is not None:
             raise ValueError("group and time are two ways to split, and one set is split by one of them: give only one")
         # one name is as good as a list of one

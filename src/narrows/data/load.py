@@ -26,7 +26,7 @@ from narrows.data.scaling import Scaling
 from narrows.data.split import TEST, TRAIN, VALID, digests, parts
 from narrows.data.survey import Survey, check, grid, moments, survey
 from narrows.data.tables import from_csv, from_parquet, from_table
-from narrows.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, Likelihood
+from narrows.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, Likelihood, NegativeBinomial
 from narrows.spec import misspelt
 
 __all__ = ["like", "load", "reload"]
@@ -36,13 +36,15 @@ class More(TypedDict, total=False):
     """What `load` takes besides.
 
     `drop`, columns of a table to leave out; for folders of images `size`, "HxW" to crop and resize to, and `skip_bad`,
-    to leave out files that cannot be read. `context="label"` tells a model the labels, one-hot.
+    to leave out files that cannot be read. `context="label"` tells a model the labels, one-hot. `counts=True` keeps
+    whole numbers from 0 up as they are, for a likelihood of counts.
     """
 
     drop: Any
     size: Any
     skip_bad: bool
     context: str | None
+    counts: bool
 
 
 def load(
@@ -242,7 +244,10 @@ def _decide(found: Found, options: Options) -> Data:
     if (looked.low == looked.high).all():
         raise ValueError(f"all {len(x)} rows of {found.source} are the same; there is nothing to learn from them")
     part = _split(found, looked.keys, options)
-    chosen = _scaling(x, looked, part == TRAIN, options.binarise, found.source)
+    if options.counts:
+        chosen = _counts(x, looked, found.source)
+    else:
+        chosen = _scaling(x, looked, part == TRAIN, options.binarise, found.source)
     notes = found.notes + looked.notes + _shared(looked.keys, part) + ([chosen.note] if chosen.note else [])
     scaling = chosen.scaling
     if chosen.binarise == "fixed":
@@ -362,6 +367,17 @@ def _scaling(
     return _Chosen(scaling, Bernoulli, binarise, f"each grey value is drawn as black or white {when}")
 
 
+def _counts(x: Tensor | NDArray[Any], looked: Survey, source: str) -> _Chosen:
+    """Counts as they are."""
+    if not looked.whole or looked.low.min() < 0:
+        what = "fractions" if not looked.whole else "values below 0"
+        raise ValueError(
+            f"counts are whole numbers from 0 up, and {source} holds {what}; leave counts away, and with it a "
+            "likelihood of counts (Gaussian takes any number)"
+        )
+    return _Chosen(Scaling("counts", str(dtype_of(x))), NegativeBinomial)
+
+
 def _draw(x: Tensor | NDArray[Any], scaling: Scaling, source: str) -> Tensor:
     """Every value of the scaled rows drawn once, (n, *event) uint8 of 0 and 1; the same for every seed of `load`."""
     if not isinstance(x, Tensor):
@@ -389,6 +405,8 @@ def _check_grid(x: Tensor | NDArray[Any], looked: Survey, scaling: Scaling, sour
             k = ((values.astype(np.float64) - scaling.low) / scaling.step for _, values in chunks(x))
             on_grid = on_grid and all((part == np.rint(part)).all() for part in k)
         right, known = on_grid and low >= scaling.low and high <= top + 1e-6, scaling.describe()
+    elif scaling.kind == "counts":
+        right, known = looked.whole and low >= 0, "whole numbers from 0 up"
     else:
         return
     if not right:

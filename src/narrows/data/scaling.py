@@ -10,14 +10,14 @@ from torch import Tensor
 
 __all__ = ["Scaling"]
 
-Kind = Literal["identity", "levels", "standard"]
+Kind = Literal["counts", "identity", "levels", "standard"]
 
 
 @dataclass(frozen=True)
 class Scaling:
     r"""How stored values become float32 model units, and model units stored values again.
 
-    .. math:: \text{identity}: x \qquad
+    .. math:: \text{identity, counts}: x \qquad
               \text{levels}: \frac{k}{L - 1},\ x = \text{low} + \text{step} \cdot k \qquad
               \text{standard}: \frac{x - \text{mean}}{\text{std}}
 
@@ -47,7 +47,7 @@ class Scaling:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Stored values (n, *event) to model units, float32, on the device of x."""
-        if self.kind == "identity":
+        if self.kind in ("identity", "counts"):
             return x.to(torch.float32)
         if self.kind == "levels":
             if not x.is_floating_point():
@@ -89,8 +89,8 @@ class Scaling:
 
     def describe(self) -> str:
         """One plain sentence, without a full stop."""
-        if self.kind == "identity":
-            return "values left as they are"
+        if self.kind in ("identity", "counts"):
+            return f"{'values' if self.kind == 'identity' else 'counts'} left as they are"
         if self.kind == "standard":
             what = "values" if len(self.mean) == 1 else f"each of {len(self.mean)} columns"
             return f"{what} scaled to mean 0 and standard deviation 1 of the training rows"

@@ -32,12 +32,13 @@ def evaluate(
     density = model.density
     discrete = model.likelihood.discrete
     fitted = inputs(model, data.train.take(torch.arange(min(len(data.train), 50_000)))).flatten(1)
-    levels = getattr(model.likelihood, "levels", 2 if discrete else None)
+    counts = model.likelihood.counts
+    levels = getattr(model.likelihood, "levels", 2 if discrete and not counts else None)
     train = data.train.take(torch.arange(min(len(data.train), 10_000)))
     spent = model.latent  # numbers that a row's code consists of
     if isinstance(model.posterior, Sparse):
         spent = max(1, round(features(model, train, top=1).active.mean))
-    pca, columns = fit_pca(fitted, spent), fit_columns(fitted, levels)
+    pca, columns = fit_pca(fitted, spent), fit_columns(fitted, levels, counts)
     parts = {}
     for name, part in (("train", data.train), ("valid", data.valid), ("test", data.test)):
         if len(part):

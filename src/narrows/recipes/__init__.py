@@ -22,6 +22,7 @@ from narrows.objectives import Objective
 from narrows.posteriors import Sparse
 from narrows.recipes.common import PASSED, Parts
 from narrows.recipes.dictionaries import sparse
+from narrows.recipes.disentangling import annealed_vae, beta_tc_vae, dip_vae, factor_vae, infovae
 from narrows.recipes.matched import aae, swae, wae_mmd
 from narrows.recipes.points import autoencoder, contractive, denoising, dropout, linear, regularised, stacked
 from narrows.recipes.variational import beta_vae, ciwae, iwae, miwae, piwae, renyi, vae
@@ -30,8 +31,10 @@ from narrows.spec import describe, misspelt, restore
 __all__ = [
     "Parts",
     "aae",
+    "annealed_vae",
     "arguments",
     "autoencoder",
+    "beta_tc_vae",
     "beta_vae",
     "build",
     "ciwae",
@@ -39,7 +42,10 @@ __all__ = [
     "defaults",
     "denoising",
     "deterministic",
+    "dip_vae",
     "dropout",
+    "factor_vae",
+    "infovae",
     "iwae",
     "linear",
     "miwae",

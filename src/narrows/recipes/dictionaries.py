@@ -38,7 +38,8 @@ def _centred(model: Autoencoder, rows: Any, _: Callable[..., Any]) -> bool:
     if isinstance(model.posterior.activation, BatchTopK):  # type: ignore[union-attr]
         model.posterior.activation.batches.zero_()  # type: ignore[union-attr]  # what was seen before is forgotten
     if isinstance(model.encoder, Dictionary) and not model.encoder.centre.any():
-        mean = sum(b.x.flatten(1).sum(0, dtype=torch.float64) for b in rows.batches(4096)) / len(rows)
+        shown: Callable[..., Any] = model.likelihood.shown
+        mean = sum(shown(b.x).flatten(1).sum(0, dtype=torch.float64) for b in rows.batches(4096)) / len(rows)
         model.encoder.centre.copy_(mean)
         if isinstance(model.decoder, Dictionary) and isinstance(model.likelihood, Gaussian):
             model.decoder.bias.copy_(mean)

@@ -26,7 +26,9 @@ def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> Non
             kind = type(model.likelihood).__name__
             raise ValueError(
                 f"{name} row {number} holds {value:g} (after scaling), which {kind} cannot produce: "
-                f"it covers {_named(support)}. Scale the data, or choose another likelihood (Gaussian takes any number)"
+                f"it covers {_named(support)}. "
+                + ("Load counts as they are (counts=True, --counts)" if model.likelihood.counts else "Scale the data")
+                + ", or choose another likelihood (Gaussian takes any number)"
             )
 
 
@@ -36,10 +38,11 @@ def check_discrepancy(model: Autoencoder, objective: Objective, rows: Rows, size
         return
     least = getattr(objective.discrepancy, "least", 1)
     name, n = type(objective.discrepancy).__name__, len(rows)
+    prior_draws = getattr(objective.discrepancy, "prior_draws", True)
+    does = "compares the codes of a batch with " + ("draws from the prior" if prior_draws else "one another")
     if n < least:
         raise ValueError(
-            f"{name} compares the codes of a batch with draws from the prior, which takes at least {least} rows; there "
-            f"are {n}. Use recipe autoencoder, or more rows"
+            f"{name} {does}, which takes at least {least} rows; there are {n}. Use recipe autoencoder, or more rows"
         )
     size = min(size, n)
 
@@ -49,9 +52,11 @@ def check_discrepancy(model: Autoencoder, objective: Objective, rows: Rows, size
     if last(size) < least:
         fits = next(b for b in (*range(size - 1, least - 1, -1), *range(size + 1, n + 1)) if last(b) >= least)
         raise ValueError(
-            f"{name} compares the codes of a batch with draws from the prior, which takes at least {least} rows; "
+            f"{name} {does}, which takes at least {least} rows; "
             f"{n} rows in batches of {size} leave a last batch of {last(size)}. Use --batch {fits}"
         )
+    if not prior_draws:
+        return
     try:
         model.prior(rows.batch(torch.arange(1)).context).sample()  # type: ignore[misc]
     except NotImplementedError:
@@ -63,7 +68,11 @@ def check_discrepancy(model: Autoencoder, objective: Objective, rows: Rows, size
 
 
 def _named(support: constraints.Constraint) -> str:
-    names = {constraints.boolean: "0 and 1", constraints.unit_interval: "0 to 1"}
+    names = {
+        constraints.boolean: "0 and 1",
+        constraints.unit_interval: "0 to 1",
+        constraints.nonnegative_integer: "whole numbers from 0 up",
+    }
     return names.get(support, repr(support))
 
 

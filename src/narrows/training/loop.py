@@ -367,7 +367,10 @@ def _check(run: Run, now: _State, training: Training, held: Rows | None, here: W
         now.values = values if gained else now.values
     if loss < now.best_loss:
         now.best_loss, now.best_step, now.best = loss, now.step, store.state_of(model, objective)
-    return {"step": now.step, "train": train, "valid": valid, "beta": float(objective.beta(torch.tensor(now.step)))}
+    record = {"step": now.step, "train": train, "valid": valid, "beta": float(objective.beta(torch.tensor(now.step)))}
+    if objective.capacity is not None:
+        record["capacity"] = float(objective.capacity(torch.tensor(now.step)))
+    return record
 
 
 @torch.no_grad()
@@ -382,7 +385,11 @@ def _held_out(model: Autoencoder, objective: Objective, held: Rows, seed: int) -
             for i, name in enumerate(NAMES):
                 found[i, rows] = getattr(terms, name)
     _, bound, _, rate, penalty, gap = found
-    values = penalty - bound + (float(objective.beta(None)) - 1.0) * rate
+    values, beta = penalty - bound, float(objective.beta(None))
+    if objective.capacity is None:
+        values = values + (beta - 1.0) * rate
+    else:
+        values = values - rate + beta * (rate.mean() - float(objective.capacity(None))).abs()
     if objective.discrepancy is not None:
         values = values + objective.discrepancy.weight * gap
     return found.mean(1), values

@@ -13,7 +13,10 @@ def sentence(record: dict[str, Any]) -> str:
     terms = record["train"]
     text = f"train {terms['loss']:.2f} = distortion (reconstruction) {terms['distortion']:.2f}"
     if record["beta"]:
-        text += f" + {record['beta']:.3g} x rate (KL) {terms['rate']:.2f}"
+        rate = f"rate (KL) {terms['rate']:.2f}"
+        text += f" + {record['beta']:.3g} x " + (
+            f"|{rate} - {record['capacity']:.2f}|" if record.get("capacity") is not None else rate
+        )
     if terms["penalty"]:
         text += f" + penalty {terms['penalty']:.2f}"
     if terms["discrepancy"]:

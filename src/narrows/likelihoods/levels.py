@@ -1,75 +1,18 @@
-"""p(x|z): from what a decoder says to a distribution over the data.
-
-A likelihood is a module built for one event shape. It asks the decoder for `channels` numbers per value, laid out
-(S, channels, *event), and returns a `torch.distributions.Distribution` with batch (S,) and the event of x. Continuous
-and grey values live in model units, pixels in 0..1; a value of a discrete likelihood with L levels is k / (L - 1).
-"""
+"""Values on a grid: black and white, grey levels, classes."""
 
 import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Categorical as CategoricalDistribution
-from torch.distributions import Distribution, Independent, Normal, constraints
+from torch.distributions import Distribution, MixtureSameFamily, constraints
 from torch.nn.functional import logsigmoid, softplus
 
-__all__ = ["Bernoulli", "Categorical", "DiscretisedLogistic", "Gaussian", "Likelihood", "cells", "log_prob"]
+from narrows.likelihoods.common import Likelihood
 
-
-def cells(px: Distribution, x: Tensor) -> Tensor:
-    """Log p(x|z) of each value, before the sum over the event, (S, *event) nats."""
-    if not isinstance(px, Independent):
-        raise TypeError(f"only an Independent distribution has cells; this one is {type(px).__name__}")
-    return px.base_dist.log_prob(x)
-
-
-def log_prob(px: Distribution, x: Tensor, seen: Tensor | None = None) -> Tensor:
-    """Log p(x|z) summed over the event, or over its observed cells only, (S,) nats."""
-    if seen is None:
-        return px.log_prob(x)
-    # what was not seen may be NaN, whose gradient no later mask takes back; 0 lies in every support
-    return torch.where(seen, cells(px, torch.where(seen, x, 0.0)), 0.0).flatten(1).sum(1)
-
-
-class Likelihood(nn.Module):
-    """What the four likelihoods have in common: the event's shape, and the layout of what the decoder says.
-
-    Attributes: `shape` of the event; `channels`, numbers wanted from the decoder per value; `discrete`, whether
-    probabilities (not densities) of the values come out, so that bits/dim have a meaning; `support`, which values have
-    a likelihood at all.
-    """
-
-    channels = 1
-    discrete = False
-    support: constraints.Constraint = constraints.real
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = tuple(shape)
-
-    @property
-    def wants(self) -> tuple[int, ...]:
-        """Shape of the decoder's output for one row: (channels, *event)."""
-        return (self.channels, *self.shape)
-
-    def forward(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
-        """Parameters (S, channels, *event), or anything of that many numbers a row, to p(x|z)."""
-        if parameters.shape[1:].numel() != math.prod(self.wants):
-            raise ValueError(
-                f"{type(self).__name__} over {self.shape} wants {self.wants} numbers a row from the decoder; "
-                f"it gave {tuple(parameters.shape[1:])}"
-            )
-        base = self.values(parameters.reshape(-1, *self.wants))
-        return Independent(base, len(self.shape), validate_args=False)
-
-    def values(self, parameters: Tensor) -> Distribution:
-        """The distribution of each value: batch (S, *event), event ()."""
-        raise TypeError("Likelihood is abstract: use Bernoulli, Gaussian, Categorical or DiscretisedLogistic")
-
-    def extra_repr(self) -> str:
-        return f"shape={self.shape}"
+__all__ = ["Bernoulli", "Categorical", "DiscretisedLogistic", "LogisticMixture"]
 
 
 class _Coins(BernoulliDistribution):
@@ -101,55 +44,8 @@ class Bernoulli(Likelihood):
         self.discrete = not relaxed
         self.support = constraints.unit_interval if relaxed else constraints.boolean
 
-    def values(self, parameters: Tensor) -> Distribution:
+    def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         return _Coins(logits=parameters.squeeze(1), validate_args=False)
-
-
-class Gaussian(Likelihood):
-    r"""A normal about what the decoder says, with a standard deviation that is fixed or learned.
-
-    .. math:: \log p(x \mid z) = -\sum_d \frac{(x_d - \mu_d)^2}{2\sigma_d^2} + \log \sigma_d + \tfrac12 \log 2\pi
-
-    With `sigma` fixed, the negative ELBO is |x - mu|^2 + lambda KL up to a factor and a constant, lambda = 2 sigma^2
-    (Lucas et al. 2019, arXiv:1911.02469, section 4). `learn="shared"` makes sigma one parameter, `learn="each"` one
-    per value, starting at `sigma`; both are kept above `floor`, since a value that is reproduced exactly has no best
-    sigma.
-
-    Shapes: means (S, 1, *event) -> p(x|z) over (S,) x event. Density in model units.
-    Raises: ValueError where sigma is not positive or `learn` is none of None, "shared", "each".
-
-    Example:
-        >>> Gaussian((2,), sigma=1.0)(torch.zeros(1, 1, 2)).log_prob(torch.zeros(1, 2))  # -log 2 pi
-        tensor([-1.8379])
-    """
-
-    floor = 1e-3
-
-    def __init__(self, shape: tuple[int, ...], sigma: float = 1.0, learn: str | None = None) -> None:
-        super().__init__(shape)
-        if not sigma > 0:
-            raise ValueError(f"sigma is a standard deviation and must be positive; got {sigma}")
-        if learn not in (None, "shared", "each"):
-            raise ValueError(f'learn is None, "shared" or "each"; got {learn!r}')
-        self.learn = learn
-        log_sigma = torch.full(self.shape if learn == "each" else (), math.log(sigma))
-        if learn is None:
-            self.register_buffer("log_sigma", log_sigma)
-        else:
-            self.log_sigma = nn.Parameter(log_sigma)
-
-    @property
-    def sigma(self) -> Tensor:
-        """Standard deviation in model units, a scalar or (*event)."""
-        sigma = self.log_sigma.exp()
-        return sigma if self.learn is None else sigma.clamp_min(self.floor)
-
-    def values(self, parameters: Tensor) -> Distribution:
-        mean = parameters.squeeze(1)
-        return Normal(mean, self.sigma.expand_as(mean), validate_args=False)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, learn={self.learn!r}"
 
 
 class _Levels(constraints.Constraint):
@@ -226,7 +122,7 @@ class Categorical(_Discrete):
         super().__init__(shape, levels)
         self.channels = levels
 
-    def values(self, parameters: Tensor) -> Distribution:
+    def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         return LevelsDistribution(parameters.movedim(1, -1))
 
 
@@ -292,10 +188,52 @@ class DiscretisedLogistic(_Discrete):
 
     channels = 2
 
-    def values(self, parameters: Tensor) -> Distribution:
+    def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         location, log_scale = parameters.unbind(1)
-        # centred on mid-grey; the scale within a hundredth of a level, below which a bin's probability is 0 or 1, and
-        # e^3 times the range, above which only the outer bins are left
-        floor = math.log(0.01 / (self.levels - 1))
-        log_scale = (floor + softplus(log_scale - 2.0 - floor)).clamp_max(3.0)
-        return LogisticDistribution(location + 0.5, log_scale, self.levels)
+        return LogisticDistribution(location + 0.5, _log_scale(log_scale, self.levels), self.levels)
+
+
+def _log_scale(said: Tensor, levels: int) -> Tensor:
+    """Within a hundredth of a level, below which a bin's probability is 0 or 1, and e^3 times the range, above which
+    only the outer bins are left; about e^-2 of the range where the decoder says 0.
+    """
+    floor = math.log(0.01 / (levels - 1))
+    return (floor + softplus(said - 2.0 - floor)).clamp_max(3.0)
+
+
+class LogisticMixture(_Discrete):
+    r"""Grey levels with several likely places: a mixture of discretised logistics for each value.
+
+    .. math:: p(x_d \mid z) = \sum_c \pi_{dc} \, (\sigma(a_{dc}) - \sigma(b_{dc}))
+
+    with a, b the edges of the value's bin in units of the component's scale, counted from its location; the outer bins
+    take the tails. Each value has its own mixture, and the channels of a pixel are not coupled. The locations begin
+    spread evenly over the range, so that components have something to share out.
+
+    Shapes: (S, 3 components, *event), first the logits of pi, then locations in model units, then log-scales -> p(x|z)
+    over (S,) x event.
+    Raises: ValueError for fewer than one component or two levels.
+    Reference: PixelCNN++ (Salimans et al., 2017), arXiv:1701.05517, section 2.1, equations 1 and 2.
+
+    Example:
+        >>> px = LogisticMixture((1,), levels=3, components=2)(torch.zeros(1, 6, 1))
+        >>> round(float(sum(px.log_prob(torch.full((1, 1), k / 2)).exp() for k in range(3))), 6)
+        1.0
+    """
+
+    def __init__(self, shape: tuple[int, ...], levels: int = 256, components: int = 5) -> None:
+        super().__init__(shape, levels)
+        if components < 1:
+            raise ValueError(f"a mixture has at least one component; got components={components}")
+        self.components, self.channels = components, 3 * components
+        self.start: Tensor
+        self.register_buffer("start", (torch.arange(components) + 0.5) / components, persistent=False)
+
+    def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
+        logits, location, log_scale = parameters.unflatten(1, (3, -1)).movedim(2, -1).unbind(1)  # (S, *event, C) each
+        parts = LogisticDistribution(location + self.start, _log_scale(log_scale, self.levels), self.levels)
+        weights = CategoricalDistribution(logits=logits, validate_args=False)
+        return MixtureSameFamily(weights, parts, validate_args=False)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, components={self.components}"
