@@ -30,6 +30,7 @@ STAIRS = [
         "schedules",
         "posteriors",
         "models",
+        "labels",
     ),
     *("corruptions", "penalties", "objectives", "pretraining", "spec", "pca", "recipes"),  # the equation ends here
     *("baselines", "data", "defaults", "evaluate", "tasks", "store", "training", "pictures", "plots", "report"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from narrows.contract import Batch, Code, Terms, repeated
+from narrows.labels import LabelledGaussian, summed
 from narrows.likelihoods import log_prob
 from narrows.models import Autoencoder
 from narrows.penalties import listed
@@ -148,13 +149,25 @@ class Objective(nn.Module):
                 "a deterministic code has no density, so no rate to weigh or sample. Use beta=0 and the closed "
                 "rate (recipe autoencoder), or a posterior with a density (recipes vae, iwae)"
             )
+        plain = self.bound is elbo and self.rate == "closed" and self.discrepancy is None
+        if isinstance(model.posterior, LabelledGaussian) and not plain:
+            raise ValueError(
+                "a code with a label is summed over its classes, which takes the ELBO with the closed rate and no "
+                "discrepancy: leave bound, rate and discrepancy at their standard values (recipe semi_supervised)"
+            )
 
     def forward(self, model: Autoencoder, batch: Batch) -> Terms:
         """Terms of one batch; x (B, *event) -> bound, distortion, rate, penalty (B,) nats."""
         if model.corruption is not None:
             batch = batch._replace(x=model.corruption(batch.x))
-        found = px, code = model(batch.x, batch.context, self.samples)
-        if self.rate == "sampled":
+        if by_class := isinstance(model.posterior, LabelledGaussian):  # its classes are summed over, not drawn
+            found, distortion = summed(model, batch, self.samples)
+        else:
+            found = model(batch.x, batch.context, self.samples)
+        px, code = found
+        if by_class:
+            rate = code.rate  # (S,)
+        elif self.rate == "sampled":
             distortion, rate = log_weights(px, code, batch.target, batch.seen)  # (S,) each
         else:
             target, seen = repeated(batch.target, self.samples), repeated(batch.seen, self.samples)

@@ -131,6 +131,8 @@ def _plan(values: dict[str, Any]) -> _Plan:
     if recipe not in nr.recipes.names():
         raise ValueError(spec.misspelt("recipe", recipe, nr.recipes.names()))
     loading = {name: values.pop(name) for name in _LOADING if name in values}
+    if nr.recipes.told(recipe) and "context" not in loading:
+        loading["context"] = "label"  # what there is to tell where nothing is said; _introduce says so
     training = Training(seed=seed, **{n: values.pop(n) for n in list(values) if n in Training.model_fields})
     known = nr.recipes.arguments(recipe)
     for name in values:
@@ -148,7 +150,7 @@ def _plan(values: dict[str, Any]) -> _Plan:
     return _Plan(data, recipe, model, objective, training)
 
 
-_LOADING = ("label", "context", "drop", "valid", "test", "group", "time", "binarise", "size", "skip_bad")
+_LOADING = ("label", "context", "drop", "valid", "test", "group", "time", "binarise", "size", "skip_bad", "labelled")
 
 
 def _begin(folder: Path | None, values: dict[str, Any], quiet: bool) -> "Run | None":
@@ -172,10 +174,12 @@ def _foreseen(plan: _Plan) -> list[str]:
 
     alarms.check_support(plan.model, plan.data.train)
     alarms.check_discrepancy(plan.model, plan.objective, plan.data.train, plan.training.batch)
+    alarms.check_labels(plan.model, plan.data.train)
     return alarms.before(plan.model, plan.objective, plan.data.train, plan.training.batch)
 
 
 def _introduce(plan: _Plan) -> None:
+    from narrows import recipes
     from narrows.training.estimate import estimate
 
     data, model = plan.data, plan.model
@@ -188,6 +192,11 @@ def _introduce(plan: _Plan) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     likelihood = repr(model.likelihood).splitlines()[0]
     typer.echo(f"{plan.recipe}: {model.latent} units, p(x|z) {likelihood}, {parameters:,} parameters")
+    if model.context:
+        typer.echo(f"told {', '.join(data.classes or [])}: the label of every row, as context")
+    if recipes.labelled(plan.recipe) and data.train.label is not None:
+        known = int((data.train.label >= 0).sum())
+        typer.echo(f"{known:,} of {rows['train']:,} training rows are labelled, one of {', '.join(data.classes or [])}")
     typer.echo(estimate(data, model.spec, plan.training))
 
 

@@ -40,10 +40,16 @@ class Options:
     size: Any = None
     skip_bad: bool = False
     context: str | None = None
+    labelled: int | None = None
 
     def __post_init__(self) -> None:
         if self.context not in (None, "label"):
             raise ValueError(f'context is "label", which tells a model the labels, or None; got {self.context!r}')
+        if self.labelled is not None and (self.labelled != int(self.labelled) or self.labelled < 1 or self.context):
+            raise ValueError(
+                "labelled is how many training rows keep their label, at least 1, and goes without context='label', "
+                f"which tells every row's; got labelled={self.labelled}, context={self.context!r}"
+            )
         if not (self.valid >= 0 and self.test >= 0 and self.valid + self.test < 1):
             raise ValueError(
                 f"valid and test are shares of the rows that leave some to train on; got valid={self.valid}, "

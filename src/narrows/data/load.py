@@ -19,7 +19,7 @@ from narrows.data.dataset import Data, Options
 from narrows.data.found import Found, chunks, dtype_of, tensor
 from narrows.data.idx import from_idx, from_idx_folder, is_idx
 from narrows.data.images import SUFFIXES, from_folder
-from narrows.data.labels import code
+from narrows.data.labels import code, few
 from narrows.data.named import NAMED, from_name
 from narrows.data.rows import Rows
 from narrows.data.scaling import Scaling
@@ -36,13 +36,15 @@ class More(TypedDict, total=False):
     """What `load` takes besides.
 
     `drop`, columns of a table to leave out; for folders of images `size`, "HxW" to crop and resize to, and `skip_bad`,
-    to leave out files that cannot be read. `context="label"` tells a model the labels, one-hot.
+    to leave out files that cannot be read. `context="label"` tells a model the labels, one-hot. `labelled` is how many
+    training rows keep their label, to try out what few labels do: rows for stopping keep none, those that judge all.
     """
 
     drop: Any
     size: Any
     skip_bad: bool
     context: str | None
+    labelled: int | None
 
 
 def load(
@@ -242,6 +244,15 @@ def _decide(found: Found, options: Options) -> Data:
     if (looked.low == looked.high).all():
         raise ValueError(f"all {len(x)} rows of {found.source} are the same; there is nothing to learn from them")
     part = _split(found, looked.keys, options)
+    if options.labelled is not None:
+        if label is None:
+            raise ValueError(
+                f"labelled keeps some of the labels, and {found.source} has none; name the column by label"
+            )
+        label = few(
+            label, *(torch.from_numpy(part == which) for which in (TRAIN, TEST)), options.labelled, options.seed
+        )
+        found.notes.append(f"{options.labelled} training rows keep their label; those of the test part are for judging")
     chosen = _scaling(x, looked, part == TRAIN, options.binarise, found.source)
     notes = found.notes + looked.notes + _shared(looked.keys, part) + ([chosen.note] if chosen.note else [])
     scaling = chosen.scaling

@@ -4,6 +4,7 @@ Every function takes rows (`Rows`, or a tensor in model units) and draws under a
 the same number, and torch's generator is left as found.
 """
 
+from narrows.evaluate.classes import accuracy, predict_proba
 from narrows.evaluate.common import Mean, codes, inputs, reconstruct
 from narrows.evaluate.generation import frechet_distance
 from narrows.evaluate.latent import ActiveUnits, Features, RoundTrip, active_units, features, round_trip
@@ -22,6 +23,7 @@ __all__ = [
     "Likelihood",
     "Mean",
     "RoundTrip",
+    "accuracy",
     "active_units",
     "bits_per_dimension",
     "codes",
@@ -31,6 +33,7 @@ __all__ = [
     "frechet_distance",
     "inputs",
     "log_likelihood",
+    "predict_proba",
     "reconstruct",
     "round_trip",
     "score_samples",

@@ -8,6 +8,7 @@ import torch
 from narrows import defaults
 from narrows.baselines import Columns, Pca, fit_columns, fit_pca
 from narrows.data import Data, Rows
+from narrows.evaluate.classes import accuracy
 from narrows.evaluate.common import Mean, batches, inputs, reconstruct
 from narrows.evaluate.latent import active_units, features, round_trip
 from narrows.evaluate.likelihood import distortion_rate, log_likelihood
@@ -60,6 +61,9 @@ def evaluate(
         },
         "round_trip": {"x": Mean.of(trip.x), "z": None if trip.z is None else Mean.of(trip.z)},
     }
+    judged_labels = accuracy(model, data, rows, seed=seed)
+    if judged_labels is not None:
+        result["classes"] = judged_labels
     return result | {"verdict": verdict(judged, list(parts)[-1], spent, discrete)}
 
 
