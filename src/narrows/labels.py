@@ -37,7 +37,7 @@ class _Joint(Distribution):
         y = OneHotCategorical(logits=self.log_p, validate_args=False).sample(z.shape[:-1])
         return torch.cat([y, z], -1)
 
-    def expand(self, batch_shape: torch.Size | tuple[int, ...], _instance: object = None) -> "_Joint":
+    def expand(self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: object = None) -> "_Joint":
         return _Joint(self.log_p, self.style.expand(torch.Size(batch_shape)))
 
 

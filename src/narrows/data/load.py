@@ -249,9 +249,8 @@ def _decide(found: Found, options: Options) -> Data:
             raise ValueError(
                 f"labelled keeps some of the labels, and {found.source} has none; name the column by label"
             )
-        label = few(
-            label, *(torch.from_numpy(part == which) for which in (TRAIN, TEST)), options.labelled, options.seed
-        )
+        train, test = (torch.from_numpy(part == which) for which in (TRAIN, TEST))
+        label = few(label, train, test, options.labelled, options.seed)
         found.notes.append(f"{options.labelled} training rows keep their label; those of the test part are for judging")
     chosen = _scaling(x, looked, part == TRAIN, options.binarise, found.source)
     notes = found.notes + looked.notes + _shared(looked.keys, part) + ([chosen.note] if chosen.note else [])

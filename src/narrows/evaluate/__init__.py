@@ -4,7 +4,7 @@ Every function takes rows (`Rows`, or a tensor in model units) and draws under a
 the same number, and torch's generator is left as found.
 """
 
-from narrows.evaluate.classes import accuracy, predict_proba
+from narrows.evaluate.classes import accuracy, log_joint, predict_proba
 from narrows.evaluate.common import Mean, codes, inputs, reconstruct
 from narrows.evaluate.generation import frechet_distance
 from narrows.evaluate.latent import ActiveUnits, Features, RoundTrip, active_units, features, round_trip
@@ -32,6 +32,7 @@ __all__ = [
     "features",
     "frechet_distance",
     "inputs",
+    "log_joint",
     "log_likelihood",
     "predict_proba",
     "reconstruct",

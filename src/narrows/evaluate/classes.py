@@ -1,5 +1,6 @@
 """Which class a row belongs to, by a model that was told of classes."""
 
+import math
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from narrows.evaluate.likelihood import _log_weights
 from narrows.labels import labels_of
 from narrows.models import Autoencoder
 
-__all__ = ["accuracy", "predict_proba"]
+__all__ = ["accuracy", "log_joint", "predict_proba"]
 
 
 @torch.no_grad()
@@ -42,6 +43,17 @@ def predict_proba(
             "nobody told this model of classes, so it cannot tell them apart. Use recipe conditional or "
             "semi_supervised with labels, or train a classifier on its codes: finetune(run, X, y)"
         )
+    return log_joint(model, data, prior, samples, seed).softmax(1)
+
+
+@torch.no_grad()
+def log_joint(
+    model: Autoencoder, data: Rows | Tensor, prior: Tensor | None = None, samples: int = 64, seed: int = 0
+) -> Tensor:
+    """Log p(x, y) of every row and class, (n, C) nats, for a model whose context are the labels, one-hot.
+
+    Arguments, draws and errors as in `predict_proba`; the sum of exp over classes is p(x).
+    """
     classes = model.context
     p = torch.full((classes,), 1 / classes, dtype=torch.float64) if prior is None else prior.double().cpu()
     if p.shape != (classes,) or bool((p < 0).any()) or abs(float(p.sum()) - 1) > 1e-6:
@@ -54,7 +66,7 @@ def predict_proba(
             with draws.seeded(seed, 15, 0), draws.common():
                 log_w = torch.cat(list(_log_weights(model, told, samples, 16)))  # (K, B)
             scores.append(log_w.logsumexp(0).cpu())
-        found.append((torch.stack(scores, 1) + p.log()).softmax(1))
+        found.append(torch.stack(scores, 1) - math.log(samples) + p.log())
     return torch.cat(found)
 
 
@@ -93,4 +105,5 @@ def accuracy(model: Autoencoder, data: Data, most: int = 2000, seed: int = 0) ->
 
 def _labelled(rows: Rows, most: int) -> Rows:
     """The first rows that have a label."""
-    return rows.take(torch.nonzero(rows.label >= 0)[:most, 0])  # type: ignore[operator]
+    known: Tensor = rows.label >= 0  # type: ignore[assignment, operator]
+    return rows.take(torch.nonzero(known)[:most, 0])
