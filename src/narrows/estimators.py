@@ -216,7 +216,7 @@ class _Classes(ClassifierMixin):  # type: ignore[misc]
     model_: Autoencoder
     scaling_: Any
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Trains on rows X and their labels y (n,); -1 (None or "" where labels are words) stands for unlabelled.
 
         Raises: ValueError for labels that are no classes, or fewer than two of them.
