@@ -163,6 +163,38 @@ def test_the_label_is_what_conditional_tells(table, tmp_path) -> None:
     assert "share of rows whose class is found" in (folder / "report.html").read_text()
 
 
+def test_columns_that_are_told(table, tmp_path) -> None:
+    """No inputs but context, standardised by the training rows; other rows bring theirs, samples ask for them."""
+    data = nr.data.load(table, label="kind", context="b,c")
+    assert data.columns == ["a"]
+    assert data.context == 2
+    context = data.train.batch(torch.arange(len(data.train))).context
+    assert torch.allclose(context.mean(0), torch.zeros(2), atol=1e-6)
+    assert torch.allclose(context.std(0, correction=0), torch.ones(2), atol=1e-5)
+    assert nr.data.reload(data.description()).fingerprint == data.fingerprint
+    some = data.test.take(torch.tensor([2, 0]))
+    assert torch.equal(some.batch(torch.arange(2)).context, data.test.batch(torch.tensor([2, 0])).context)
+    rows = nr.data.like(data.description(), table)
+    assert torch.allclose(rows.batch(torch.arange(5)).context, data.told[:5])
+    likelihood = partial(nr.likelihoods.Gaussian, sigma=1.0)
+    small = {"latent": 1, "likelihood": likelihood, "network": partial(Mlp, hidden=(8,))}
+    model, objective = nr.recipes.conditional(**defaults.arguments(data, "conditional", small))
+    run = nr.fit(model, objective, data, training=SHORT, quiet=True, folder=tmp_path / "run")
+    assert nr.evaluate.codes(run.model, rows).shape == (120, 1)
+    assert run.plot.samples()
+    assert "classes" not in run.evaluate(samples=5)
+    call, out = partial(CliRunner().invoke, app, catch_exceptions=False), tmp_path / "out.csv"
+    done = call(["sample", str(run.folder), "--context", "b=1,c=0", "-n", "5", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    for words in ([], ["--context", "b=1"], ["--context", "b=1,c=x"]):
+        with pytest.raises(ValueError, match="was told columns of every row: say of what, --context b="):
+            call(["sample", str(run.folder), *words])
+    with pytest.raises(ValueError, match="there is no column 'd'"):
+        nr.data.load(table, label="kind", context=["b", "d"])
+    with pytest.raises(ValueError, match="context holds a number in every row, and 'kind' does not"):
+        nr.data.load(table, context="kind")
+
+
 def test_labels_that_are_missing_are_refused_before_training() -> None:
     """With what to do; in the data, in the recipe's arguments, in the rows of `fit`."""
     bare = nr.data.load(np.random.default_rng(0).normal(size=(50, 3)))

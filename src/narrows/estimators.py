@@ -371,7 +371,7 @@ class IWAE(_Estimator, recipe="iwae", also=("free_bits",)):
     """Importance-weighted autoencoder (recipe `iwae`)."""
 
 
-class SemiSupervisedVAE(_Classes, _Estimator, recipe="semi_supervised", also=("beta", "free_bits")):
+class SemiSupervisedVAE(_Classes, _Estimator, recipe="semi_supervised", also=("beta", "free_bits")):  # type: ignore[misc]
     """Semi-supervised variational autoencoder: few labels, many rows (recipe `semi_supervised`).
 
     The first units of a code are the probabilities of the classes, the others the style.
@@ -385,11 +385,11 @@ class SemiSupervisedVAE(_Classes, _Estimator, recipe="semi_supervised", also=("b
     """
 
 
-class SemiSupervisedAAE(_Classes, _Estimator, recipe="semi_supervised_aae"):
+class SemiSupervisedAAE(_Classes, _Estimator, recipe="semi_supervised_aae"):  # type: ignore[misc]
     """Semi-supervised adversarial autoencoder: a critic holds label and style (recipe `semi_supervised_aae`)."""
 
 
-class ConditionalVAE(_Classes, _Estimator, recipe="conditional", also=("beta", "free_bits")):
+class ConditionalVAE(_Classes, _Estimator, recipe="conditional", also=("beta", "free_bits")):  # type: ignore[misc]
     """Conditional variational autoencoder: every row's label is told (recipe `conditional`).
 
     Classes are predicted by Bayes' rule; codes are those under the predicted class, or under y where it is given.

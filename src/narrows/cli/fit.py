@@ -32,7 +32,7 @@ def fit(
     epochs: Annotated[int | None, typer.Option(help="passes over the rows at most")] = None,
     minutes: Annotated[float | None, typer.Option(help="wall time at most")] = None,
     label: Annotated[str | None, typer.Option(help="column that holds the label")] = None,
-    context: Annotated[str | None, typer.Option(help="label: tell the model the labels")] = None,
+    context: Annotated[str | None, typer.Option(help="label, or columns such as age,sex: told to the model")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="column to leave out (repeat for more)")] = None,
     valid: Annotated[float | None, typer.Option(help="share of rows held out for stopping  [default: 0.1]")] = None,
     test: Annotated[float | None, typer.Option(help="share of rows held out for judging  [default: 0.1]")] = None,
@@ -72,9 +72,11 @@ def fit(
     typer.echo(f"Report: {report}\nNext:")
     source = shlex.quote(run.config["data"]["source"])
     first = "sample" if run.model.prior is not None else "traverse"
-    told = (
-        f" --label {shlex.quote(run.config['data']['classes'][0])}" if run.model.context and first == "sample" else ""
-    )
+    told = ""
+    if run.model.context and first == "sample":
+        telling = run.config["data"]["telling"]
+        values = telling and ",".join(f"{n}={m:.4g}" for n, m in zip(telling["columns"], telling["mean"], strict=True))
+        told = f" --context {shlex.quote(values)}" if telling else f" --label {shlex.quote(run.data.classes[0])}"  # type: ignore[index]
     for words in (f"{first} {run.folder}{told}", f"reconstruct {run.folder} {source}", f"project {run.folder}"):
         typer.echo(f"  narrows {words}")
 
@@ -84,7 +86,7 @@ def check(
     data: Source,
     recipe: Annotated[str, typer.Option(help="narrows recipes lists them")] = "vae",
     label: Annotated[str | None, typer.Option(help="column that holds the label")] = None,
-    context: Annotated[str | None, typer.Option(help="label: tell the model the labels")] = None,
+    context: Annotated[str | None, typer.Option(help="label, or columns such as age,sex: told to the model")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="column to leave out (repeat for more)")] = None,
     group: Annotated[str | None, typer.Option(help="column whose equal values stay in one part")] = None,
     time: Annotated[str | None, typer.Option(help="column by which the parts follow each other")] = None,
@@ -193,7 +195,8 @@ def _introduce(plan: _Plan) -> None:
     likelihood = repr(model.likelihood).splitlines()[0]
     typer.echo(f"{plan.recipe}: {model.latent} units, p(x|z) {likelihood}, {parameters:,} parameters")
     if model.context:
-        typer.echo(f"told {', '.join(data.classes or [])}: the label of every row, as context")
+        names, what = (data.telling["columns"], "columns") if data.telling else (data.classes or [], "the label")
+        typer.echo(f"told {', '.join(names)}: {what} of every row, as context")
     if recipes.labelled(plan.recipe) and data.train.label is not None:
         known = int((data.train.label >= 0).sum())
         typer.echo(f"{known:,} of {rows['train']:,} training rows are labelled, one of {', '.join(data.classes or [])}")

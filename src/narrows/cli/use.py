@@ -23,6 +23,9 @@ def sample(
     n: Annotated[int, typer.Option("--n", "-n", help="how many")] = 64,
     seed: Annotated[int, typer.Option(help="of the draws")] = 0,
     label: Annotated[str | None, typer.Option(help="which class, for a model that knows of labels")] = None,
+    told: Annotated[
+        str | None, typer.Option("--context", help="name=value,...: for a model that was told these")
+    ] = None,
     mean: Annotated[bool, typer.Option("--mean/--draw", help="the mean of p(x|z), or a draw from it")] = True,
     out: Out = None,
 ) -> None:
@@ -35,7 +38,10 @@ def sample(
     loaded = nr.load(run)
     context = None
     classes, one = labels_of(loaded.model), torch.empty(0)
-    if label is not None or loaded.model.context:
+    telling = loaded.config["data"].get("telling")
+    if telling is not None:
+        context = _features(telling, told).repeat(n, 1)
+    elif label is not None or loaded.model.context:
         known = loaded.config["data"].get("classes") or []
         if not loaded.model.context and not classes:
             raise ValueError(f"--label is for models that were told the labels; {run} was not (fit --context label)")
@@ -188,6 +194,22 @@ def export(
 
     for path in write(nr.load(run), out or run, form):
         typer.echo(f"wrote {path}")
+
+
+def _features(telling: dict[str, list[Any]], told: str | None) -> "torch.Tensor":
+    """One row of context from "name=value,..." in the units of the data."""
+    import torch
+
+    given = dict(pair.split("=", 1) for pair in (told or "").split(",") if "=" in pair)
+    try:
+        values = [float(given[name]) for name in telling["columns"]]
+    except (KeyError, ValueError):
+        wanted = ",".join(f"{n}={m:.4g}" for n, m in zip(telling["columns"], telling["mean"], strict=True))
+        raise ValueError(
+            f"this model was told columns of every row: say of what, --context {wanted}; got {told}"
+        ) from None
+    mean, std = torch.tensor(telling["mean"]), torch.tensor(telling["std"])
+    return ((torch.tensor(values) - mean) / std)[None]
 
 
 def _table(values: "np.ndarray[Any, Any]", columns: list[str], out: Path) -> None:

@@ -72,7 +72,7 @@ def _part(
 ) -> dict[str, Any]:
     part = part.take(torch.arange(min(len(part), 10_000)))
     held = inputs(model, part)  # read once: rows may be binarised anew at every reading
-    part = Rows(held, label=part.label, context=part.context)
+    part = Rows(held, label=part.label, context=part.told)
     few, x = part.take(torch.arange(min(len(part), rows))), held.flatten(1)
     ours = reconstruct(model, part).flatten(1)
     errors = {"model": (ours - x).square().sum(1).double()}
