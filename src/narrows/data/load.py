@@ -36,9 +36,9 @@ class More(TypedDict, total=False):
     """What `load` takes besides.
 
     `drop`, columns of a table to leave out; for folders of images `size`, "HxW" to crop and resize to, and `skip_bad`,
-    to leave out files that cannot be read. `context="label"` tells a model the labels, one-hot; `context="age,sex"`, or a
-    list of names, tells it columns of a table, which then are no inputs. `labelled` is how many training rows keep their
-    label, to try out what few labels do: rows for stopping keep none, those that judge all.
+    to leave out files that cannot be read. `context="label"` tells a model the labels, one-hot; `context="age,sex"`, or
+    a list of names, tells it columns of a table, which then are no inputs. `labelled` is how many training rows keep
+    their label, to try out what few labels do: rows for stopping keep none, those that judge all.
     """
 
     drop: Any
