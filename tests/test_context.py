@@ -9,6 +9,7 @@ from torch.nn.functional import one_hot
 from typer.testing import CliRunner
 
 import narrows as nr
+from narrows import defaults
 from narrows.cli import app
 from narrows.networks import Mlp
 
@@ -91,3 +92,119 @@ def test_files_of_one_input_cannot_tell(run: nr.Run, tmp_path) -> None:
 
     with pytest.raises(ValueError, match="told 10 features of every row, and files of one input cannot tell it"):
         export(run, tmp_path)
+
+
+def test_few_labels_of_many() -> None:
+    """`labelled=25`: as many of each class as can be, of training rows only; those that judge keep theirs."""
+    data = nr.data.load("digits", labelled=25)
+    known = data.train.label[data.train.label >= 0]
+    assert torch.bincount(known, minlength=10).tolist().count(3) == 5
+    assert len(known) == 25
+    assert (data.valid.label < 0).all()
+    assert (data.test.label >= 0).all()
+    assert data.fingerprint != nr.data.load("digits").fingerprint
+    assert nr.data.reload(data.description()).fingerprint == data.fingerprint
+    for words, message in (
+        ({"labelled": 0}, "how many training rows keep their label, at least 1"),
+        ({"labelled": 25, "context": "label"}, "goes without context='label'"),
+        ({"labelled": 2000}, "there are 1437 training rows with a label; got labelled=2000"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            nr.data.load("digits", **words)
+    with pytest.raises(ValueError, match="labelled keeps some of the labels, and array has none"):
+        nr.data.load(np.random.default_rng(0).normal(size=(50, 3)), labelled=5)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A file whose label is blank in most rows."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 3))
+    kind = np.where(np.arange(120) % 3, "", np.where(x[:, 0] > 0, "up", "down"))
+    lines = [",".join([*(f"{v:.4f}" for v in row), k]) for row, k in zip(x, kind, strict=True)]
+    (tmp_path / "few.csv").write_text("\n".join(["a,b,c,kind", *lines]) + "\n")
+    return tmp_path / "few.csv"
+
+
+SMALL = ["--latent", "1", "--epochs", "2", "--set", 'network={"Mlp": {"hidden": [8]}}']
+
+
+def test_blank_labels_in_a_file_and_back(table, tmp_path) -> None:
+    """From the command line to classes found, samples of one class, and a folder that comes back."""
+    call, folder = partial(CliRunner().invoke, app), tmp_path / "run"
+    words = ["fit", str(table), "--recipe", "semi_supervised", "--label", "kind", "--folder", str(folder)]
+    done = call([*words, *SMALL])
+    assert done.exit_code == 0, done.output
+    assert "training rows are labelled, one of down, up" in done.output
+    assert "right class on" in done.output
+    run = nr.load(folder)
+    assert run.evaluation["classes"]["parts"]["test"]["logistic"][0] > 0.5
+    x = run.data.test
+    assert torch.equal(nr.evaluate.predict_proba(run.model, x), nr.evaluate.codes(run.model, x)[:, :2])
+    out = tmp_path / "up.csv"
+    done = call(["sample", str(folder), "--label", "up", "-n", "5", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    with pytest.raises(ValueError, match="say which by --label, one of down, up; got left"):
+        call(["sample", str(folder), "--label", "left"], catch_exceptions=False)
+
+
+def test_the_label_is_what_conditional_tells(table, tmp_path) -> None:
+    """`--recipe conditional` alone tells it, and says so; classes by Bayes' rule stand beside logistic regression."""
+    known = tmp_path / "known.csv"
+    known.write_text("\n".join(line for line in table.read_text().splitlines() if not line.endswith(",")))
+    folder = tmp_path / "run"
+    words = ["fit", str(known), "--recipe", "conditional", "--label", "kind", "--folder", str(folder)]
+    done = CliRunner().invoke(app, [*words, *SMALL])
+    assert done.exit_code == 0, done.output
+    assert "told down, up: the label of every row, as context" in done.output
+    assert "logistic regression" in done.output
+    run = nr.load(folder)
+    assert run.model.prior.context == 2
+    assert "share of rows whose class is found" in (folder / "report.html").read_text()
+
+
+def test_columns_that_are_told(table, tmp_path) -> None:
+    """No inputs but context, standardised by the training rows; other rows bring theirs, samples ask for them."""
+    data = nr.data.load(table, label="kind", context="b,c")
+    assert data.columns == ["a"]
+    assert data.context == 2
+    context = data.train.batch(torch.arange(len(data.train))).context
+    assert torch.allclose(context.mean(0), torch.zeros(2), atol=1e-6)
+    assert torch.allclose(context.std(0, correction=0), torch.ones(2), atol=1e-5)
+    assert nr.data.reload(data.description()).fingerprint == data.fingerprint
+    some = data.test.take(torch.tensor([2, 0]))
+    assert torch.equal(some.batch(torch.arange(2)).context, data.test.batch(torch.tensor([2, 0])).context)
+    rows = nr.data.like(data.description(), table)
+    assert torch.allclose(rows.batch(torch.arange(5)).context, data.told[:5])
+    likelihood = partial(nr.likelihoods.Gaussian, sigma=1.0)
+    small = {"latent": 1, "likelihood": likelihood, "network": partial(Mlp, hidden=(8,))}
+    model, objective = nr.recipes.conditional(**defaults.arguments(data, "conditional", small))
+    run = nr.fit(model, objective, data, training=SHORT, quiet=True, folder=tmp_path / "run")
+    assert nr.evaluate.codes(run.model, rows).shape == (120, 1)
+    assert run.plot.samples()
+    assert "classes" not in run.evaluate(samples=5)
+    call, out = partial(CliRunner().invoke, app, catch_exceptions=False), tmp_path / "out.csv"
+    done = call(["sample", str(run.folder), "--context", "b=1,c=0", "-n", "5", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    for words in ([], ["--context", "b=1"], ["--context", "b=1,c=x"]):
+        with pytest.raises(ValueError, match="was told columns of every row: say of what, --context b="):
+            call(["sample", str(run.folder), *words])
+    with pytest.raises(ValueError, match="there is no column 'd'"):
+        nr.data.load(table, label="kind", context=["b", "d"])
+    with pytest.raises(ValueError, match="context holds a number in every row, and 'kind' does not"):
+        nr.data.load(table, context="kind")
+
+
+def test_labels_that_are_missing_are_refused_before_training() -> None:
+    """With what to do; in the data, in the recipe's arguments, in the rows of `fit`."""
+    bare = nr.data.load(np.random.default_rng(0).normal(size=(50, 3)))
+    with pytest.raises(ValueError, match="tells the model something of every row, and array was loaded without"):
+        defaults.arguments(bare, "conditional", {})
+    with pytest.raises(ValueError, match="learns a label that some rows bring, and array has no labels: .* are blank"):
+        defaults.arguments(bare, "semi_supervised", {})
+    model, objective = nr.recipes.semi_supervised((3,), latent=1, likelihood=nr.likelihoods.Gaussian)
+    with pytest.raises(ValueError, match="learned from rows that have one, and no training row does"):
+        nr.fit(model, objective, bare, training=SHORT, quiet=True)
+    y = np.arange(50) % 3
+    with pytest.raises(ValueError, match="has 2 classes and a training row is of class 2: give classes=3"):
+        nr.fit(model, objective, nr.data.load((np.asarray(bare.x), y)), training=SHORT, quiet=True)

@@ -41,6 +41,7 @@ RECIPES = [
     "beta_tc_vae",
     "beta_vae",
     "ciwae",
+    "conditional",
     "contractive",
     "denoising",
     "dip_vae",
@@ -53,6 +54,8 @@ RECIPES = [
     "piwae",
     "regularised",
     "renyi",
+    "semi_supervised",
+    "semi_supervised_aae",
     "sparse",
     "stacked",
     "swae",
@@ -61,13 +64,18 @@ RECIPES = [
 ]
 
 SMALL = {"latent": 3, "network": partial(Mlp, hidden=(8,))}
+OWN = {  # what else a small member is given: something to be told, and codes of three units with a label among them
+    "conditional": {"context": 2},
+    "semi_supervised": {"latent": 1},
+    "semi_supervised_aae": {"latent": 1},
+}
 IMAGES = [(1, 8, 8), (3, 9, 13), (1, 28, 28), (3, 30, 45), (3, 128, 128)]
 CASES = [((20,), partial(Mlp, hidden=(8,))), *((shape, partial(Conv, width=4)) for shape in IMAGES)]
 
 
 def built(name: str) -> Autoencoder:
     """A member as its recipe makes it."""
-    return getattr(recipes, name)((2,))[0]
+    return getattr(recipes, name)((2,), context=1)[0]
 
 
 RATED = [name for name in RECIPES if built(name).density]  # which price their code
@@ -78,7 +86,18 @@ every_rated = pytest.mark.parametrize("name", RATED)
 
 def make(name: str, shape: tuple[int, ...] = (20,), **arguments: Any) -> recipes.Parts:
     """A small member of the family."""
-    return getattr(recipes, name)(shape, **{**SMALL, **arguments})
+    return getattr(recipes, name)(shape, **{**SMALL, **OWN.get(name, {}), **arguments})
+
+
+def told(name: str, rows: int) -> Tensor | None:
+    """Context for a small member that needs some, the same for every row."""
+    width = OWN.get(name, {}).get("context")
+    return torch.eye(width)[:1].expand(rows, -1) if width else None
+
+
+def batch_of(name: str, x: Tensor, **more: Any) -> Batch:
+    """Rows with what such a member is told, each its own target."""
+    return Batch(x, x, None if (c := told(name, len(x))) is None else c.to(x), **more)
 
 
 def bits(*shape: int) -> Tensor:
@@ -107,7 +126,7 @@ def test_terms_are_per_row_and_every_parameter_learns(name: str, shape: tuple[in
     """Terms (B,), a scalar loss, and for each parameter a gradient that is finite and not zero throughout."""
     model, objective = make(name, shape, network=network)
     x = bits(4, *shape)
-    terms = objective(model, Batch.of(x))
+    terms = objective(model, batch_of(name, x))
     for term in (terms.bound, terms.distortion, terms.rate, terms.penalty):
         assert term.shape == (4,)
         assert term.isfinite().all()
@@ -118,8 +137,8 @@ def test_terms_are_per_row_and_every_parameter_learns(name: str, shape: tuple[in
         assert parameter.grad.isfinite().all()
         assert parameter.grad.any()
     assert (model.shape, model.latent) == (shape, 3)
-    assert model(x).px.mean.shape == x.shape
-    assert model.encode(x).z.shape == (4, 3)
+    assert model(x, told(name, 4)).px.mean.shape == x.shape
+    assert model.encode(x, told(name, 4)).z.shape == (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +161,8 @@ def test_any_likelihood_in_any_precision(name: str, dtype: torch.dtype, likeliho
     model, objective = make(name, (2, 5), likelihood=likelihood)
     model.to(dtype), objective.to(dtype)
     x = bits(4, 2, 5).to(dtype)
-    terms, px = objective(model, Batch.of(x)), model(x).px
+    batch = batch_of(name, x)
+    terms, px = objective(model, batch), model(x, batch.context).px
     for value in (*terms[:6], px.mean, px.sample()):
         assert value.dtype == dtype
         assert value.isfinite().all()
@@ -153,7 +173,7 @@ def test_any_likelihood_in_any_precision(name: str, dtype: torch.dtype, likeliho
 def test_a_learned_sigma_is_trained(name: str, learn: str) -> None:
     """Its gradient comes from the distortion."""
     model, objective = make(name, likelihood=partial(Gaussian, learn=learn))
-    objective(model, Batch.of(bits(4, 20))).loss.backward()
+    objective(model, batch_of(name, bits(4, 20))).loss.backward()
     assert model.likelihood.log_sigma.grad.all()
 
 
@@ -164,33 +184,33 @@ def test_several_draws_run_the_encoder_once(name: str) -> None:
     model.eval()
     calls = []
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
-    terms = objective(model, Batch.of(bits(4, 20)))
+    terms = objective(model, batch_of(name, bits(4, 20)))
     assert len(calls) == (2 if name == "contractive" else 1)  # once more for its slope, where a penalty asks for it
     assert terms.bound.shape == terms.distortion.shape == terms.rate.shape == (4,)
-    x = bits(4, 20)
-    code = model.encode(x, samples=5, draw=True)
+    x, c = bits(4, 20), told(name, 4)
+    code = model.encode(x, c, samples=5, draw=True)
     assert code.z.shape == (20, 3)
     assert code.rate.shape == code.penalty.shape == (20,)
-    point = model.encode(x, samples=5)
-    assert torch.equal(point.z.unflatten(0, (5, 4)), model.encode(x).z.expand(5, 4, 3))
+    point = model.encode(x, c, samples=5)
+    assert torch.equal(point.z.unflatten(0, (5, 4)), model.encode(x, c).z.expand(5, 4, 3))
 
 
 @every
 def test_encoding_without_a_draw_is_deterministic(name: str) -> None:
     """And a row's code depends on no other row beyond rounding."""
     model = make(name)[0].eval()
-    x = bits(6, 20)
-    assert torch.equal(model.encode(x).z, model.encode(x).z)
-    torch.testing.assert_close(model.encode(x[2:3]).z, model.encode(x).z[2:3])
+    x, c = bits(6, 20), told(name, 6)
+    assert torch.equal(model.encode(x, c).z, model.encode(x, c).z)
+    torch.testing.assert_close(model.encode(x[2:3], told(name, 1)).z, model.encode(x, c).z[2:3])
 
 
 @every_rated
 def test_draws_of_a_code_differ_and_average_to_its_mean(name: str) -> None:
     """20,000 draws of 3 units within 6 standard errors (failure 6e-9; seed 0)."""
     model, _ = make(name)
-    x = bits(1, 20)
-    z = model.encode(x, samples=20_000, draw=True).z
-    assert ((z.mean(0) - model.encode(x).z[0]).abs() < 6 * z.std(0) / math.sqrt(20_000)).all()
+    x, c = bits(1, 20), told(name, 1)
+    z = model.encode(x, c, samples=20_000, draw=True).z
+    assert ((z.mean(0) - model.encode(x, c).z[0]).abs() < 6 * z.std(0) / math.sqrt(20_000)).all()
     assert (z.std(0) > 0).all()
 
 
@@ -202,7 +222,7 @@ def test_samples_have_the_shape_of_the_data(name: str) -> None:
     """n draws from the prior through the decoder; without a prior, an error that says what to do."""
     model, _ = make(name, (1, 4, 5))
     if name in SAMPLED:
-        px = model.sample(7)
+        px = model.sample(7, told(name, 7))
         assert px.mean.shape == px.sample().shape == (7, 1, 4, 5)
     else:
         with pytest.raises(TypeError, match=r"no prior .* to draw from. Wrong: .* right: fit_prior\(model, data\)"):
@@ -247,13 +267,13 @@ def test_repeated_draws_keep_their_own_context() -> None:
 def test_weights_survive_a_file_and_a_copy(name: str) -> None:
     """State dict saved, loaded with weights_only into a fresh model: equal outputs; a deepcopy is equal and apart."""
     model, other = make(name)[0].eval(), make(name, seed=1)[0].eval()
-    file, x = io.BytesIO(), bits(4, 20)
+    file, x, c = io.BytesIO(), bits(4, 20), told(name, 4)
     torch.save(model.state_dict(), file)
     file.seek(0)
     other.load_state_dict(torch.load(file, weights_only=True))
     twin = copy.deepcopy(model)
     for reader in (other, twin):
-        assert torch.equal(reader.decode(reader.encode(x).z).mean, model.decode(model.encode(x).z).mean)
+        assert torch.equal(reader.decode(reader.encode(x, c).z, c).mean, model.decode(model.encode(x, c).z, c).mean)
     nn.init.zeros_(next(twin.parameters()))
     assert not same(twin, model)
     assert twin.spec == model.spec
@@ -287,7 +307,7 @@ def test_own_networks_train_but_are_not_described(name: str) -> None:
     """Code is never named in a file."""
     model, objective = make(name, network=lambda inputs, outputs, context, **_: Mlp(inputs, outputs, context, (4,)))
     assert model.spec is None
-    assert objective(model, Batch.of(bits(4, 20))).loss.isfinite()
+    assert objective(model, batch_of(name, bits(4, 20))).loss.isfinite()
 
 
 @every
@@ -317,7 +337,8 @@ def loss_at(name: str, step: int | None, **settings: Any) -> float:
     model, objective = make(name, **settings)
     x = bits(4, 20)
     torch.manual_seed(1)
-    return float(objective(model, Batch(x, x, step=None if step is None else torch.tensor(step))).loss.detach())
+    batch = batch_of(name, x, step=None if step is None else torch.tensor(step))
+    return float(objective(model, batch).loss.detach())
 
 
 @pytest.mark.parametrize(
@@ -460,9 +481,9 @@ def test_numbers_of_numpy_are_numbers() -> None:
 @pytest.mark.parametrize("name", recipes.names())
 def test_defaults_are_what_a_recipe_takes_when_nothing_is_said(name: str) -> None:
     """`defaults` in JSON form against the objective that is built."""
-    model, objective = getattr(recipes, name)((6,))
+    model, objective = getattr(recipes, name)((6,), context=1)
     assert model.spec is not None
     said = recipes.defaults(name)
-    assert all(said[key] == value for key, value in model.spec["arguments"].items() if key != "shape")
+    assert all(said[key] == value for key, value in model.spec["arguments"].items() if key not in ("shape", "context"))
     assert said["beta"] == objective.beta(None)
     assert (said["samples"], said["rate"]) == (objective.samples, objective.rate)

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 import narrows as nr
 
@@ -21,6 +21,25 @@ X = np.random.default_rng(0).normal(size=(80, 5)).astype(np.float32)
 @pytest.mark.filterwarnings("ignore")  # scikit-learn's checks warn of what they skip
 @parametrize_with_checks([nr.AE(latent=1, training=SHORT), nr.VAE(latent=1, training=SHORT)])
 def test_scikit_learn(estimator, check):
+    check(estimator)
+
+
+def quick(estimator):
+    """What a fit of every check would cost is paid by `AE` and `VAE`; but scikit-learn's own for classifiers stay."""
+    for each, check in estimator_checks_generator(estimator):
+        name = getattr(check, "func", check).__name__
+        # that -1 is no class but unlabelled scikit-learn knows of its own semi-supervised classifiers only
+        known = name == "check_classifiers_classes" and not isinstance(estimator, nr.ConditionalVAE)
+        if ("classifier" in name or "unfitted" in name or "supervised_y" in name) and not known:
+            yield pytest.param(each, check, id=f"{type(estimator).__name__}-{name}")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [*quick(nr.SemiSupervisedVAE(latent=1, training=SHORT)), *quick(nr.ConditionalVAE(latent=1, training=SHORT))],
+)
+def test_scikit_learn_of_classifiers(estimator, check):
     check(estimator)
 
 
@@ -71,6 +90,50 @@ def test_images_and_units():
     assert 8 < back.max() <= 16
     assert np.array_equal(back, np.rint(back))
     assert fitted.sample(4).dtype == np.uint8
+
+
+LABELS = np.where(np.arange(80) < 40, np.where(X[:, 0] > 0, "up", "down"), "")
+
+
+@pytest.mark.parametrize("face", [nr.SemiSupervisedVAE, nr.SemiSupervisedAAE])
+def test_few_labels(face):
+    fitted = face(latent=2, training=SHORT).fit(X, LABELS)
+    assert list(fitted.classes_) == ["down", "up"]
+    p = fitted.predict_proba(X)
+    assert np.allclose(p.sum(1), 1)
+    assert np.allclose(p, fitted.transform(X)[:, :2])
+    assert np.array_equal(fitted.predict(X), fitted.classes_[p.argmax(1)])
+    assert fitted.sample(3, label="up").shape == (3, 5)
+    numbers = np.where(LABELS == "", -1, LABELS == "up")  # as in sklearn.semi_supervised
+    assert np.array_equal(clone(fitted).fit(X, numbers).predict_proba(X), p)
+    for y, message in (
+        (np.full(80, -1), "learns at least two classes; y has 0 class"),
+        (None, "requires y to be passed"),
+        (X[:, 0], "Unknown label type: continuous"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            face(latent=2, training=SHORT).fit(X, y)
+
+
+def test_every_label_told():
+    y = np.where(X[:, 0] > 0, "up", "down")
+    fitted = nr.ConditionalVAE(latent=2, training=nr.Training(epochs=40)).fit(X, y)
+    assert fitted.class_prior_ == pytest.approx([(y == "down").mean(), (y == "up").mean()])
+    assert fitted.score(X, y) > 0.8
+    z = fitted.transform(X, y)
+    assert fitted.transform(X).shape == z.shape == (80, 2)
+    assert fitted.inverse_transform(z, y).shape == X.shape
+    assert fitted.score_samples(X).shape == (80,)
+    means = [fitted.sample(200, label=label)[:, 0].mean() for label in ("down", "up")]
+    assert means[0] < means[1]
+    for call, error, message in (
+        (lambda: fitted.inverse_transform(z), TypeError, r"say which, inverse_transform\(Z, y\)"),
+        (lambda: fitted.transform(X, np.full(80, "left")), ValueError, "y is one of down, up for each of 80 rows"),
+        (lambda: fitted.sample(2, label="left"), ValueError, "there are the classes down, up; got label='left'"),
+        (lambda: clone(fitted).fit(X, LABELS), ValueError, "40 have none; take SemiSupervisedVAE"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
 
 
 def test_plain_refusals():

@@ -30,6 +30,7 @@ STAIRS = [
         "schedules",
         "posteriors",
         "models",
+        "labels",
     ),
     *(
         "corruptions",

@@ -1,9 +1,10 @@
 """Would the exact tests notice? The usual bugs of this field, planted one at a time in a copy of the library.
 
-Each must be caught by a test of test_exact.py, test_likelihoods.py, test_divergences.py or, for dependence among units
-and for sparse codes, test_correlation.py and test_sparse.py, which runs in a process of its own against the copy; that
-test is recorded (`pytest --junit-xml`, or `-rP` on the screen). An untouched copy must pass, or a catch would mean
-nothing. The processes are forked from one that has imported torch already, which saves that many start-ups.
+Each must be caught by a test of test_exact.py, test_likelihoods.py, test_divergences.py or, for dependence among units,
+sparse codes and labels, test_correlation.py, test_sparse.py and test_labels.py, which runs in a process of its own
+against the copy; that test is recorded (`pytest --junit-xml`, or `-rP` on the screen). An untouched copy must pass, or a
+catch would mean nothing. The processes are forked from one that has imported torch already, which saves that many
+start-ups.
 """
 
 import multiprocessing
@@ -125,6 +126,28 @@ BUGS = [
     ("AuxK teaches its own error", "penalties", "found.px.mean.detach()", "found.px.mean"),
     ("target activity the other way round", "penalties", "(target, target / active)", "(active, active / target)"),
     ("directions of any length", "networks", "normalize(self.weight, dim=1)", "self.weight"),
+    ("a label's entropy forgotten", "labels", "weight * (log_weight - log_p)", "weight * -log_p"),
+    (
+        "classes not weighed",
+        "labels",
+        "-(weight.T * log_p.view(samples, q.classes, -1)).sum(1)",
+        "-log_p.view(samples, q.classes, -1).mean(1)",
+    ),
+    ("known labels not used", "labels", "known = (batch.label >= 0)", "known = (batch.label < -1)"),
+    (
+        "classes and draws exchanged",
+        "labels",
+        "log_p.view(samples, q.classes, -1)",
+        "log_p.view(q.classes, samples, -1).transpose(0, 1)",
+    ),
+    ("log q of another class", "labels", "(y * log_y).sum(-1) + q", "log_y.amax(-1) + q"),
+    (
+        "other draws for every class",
+        "evaluate/classes",
+        "draws.seeded(seed, 15, 0)",
+        "draws.seeded(seed, 15, len(scores))",
+    ),
+    ("equal classes whatever the prior", "evaluate/classes", " + p.log()", ""),
 ]
 
 
@@ -168,6 +191,8 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
             files = ["test_sparse.py"]
         elif module in ("divergences/correlation", "recipes/disentangling"):
             files = ["test_correlation.py"]
+        elif module in ("labels", "evaluate/classes"):
+            files = ["test_labels.py"]
         process = context.Process(target=judge, args=(str(folder), str(folder / "log"), files))
         process.start()
         process.join(300)

@@ -53,6 +53,19 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
         chosen["likelihood"] = partial(Gaussian, sigma=1.0) if fixed else data.likelihood
     if data.context:
         chosen.setdefault("context", data.context)
+    if recipes.told(recipe) and not chosen.get("context"):
+        raise ValueError(
+            f"recipe {recipe} tells the model something of every row, and {data.source} was loaded without: "
+            "load(..., context='label') (--context label) where rows have labels (--label COLUMN), or take recipe vae"
+        )
+    if recipes.labelled(recipe):
+        if len(data.classes or []) < 2:
+            raise ValueError(
+                f"recipe {recipe} learns a label that some rows bring, and {data.source} has "
+                f"{'one class only' if data.classes else 'no labels'}: name the column by label (--label COLUMN), in "
+                "which rows without one are blank, or take recipe vae"
+            )
+        chosen.setdefault("classes", len(data.classes or []))
     if "network" not in chosen:
         large = data.image and min(data.shape[-2:]) >= 32 and standard["network"] is Mlp and "hidden" not in chosen
         chosen["network"] = partial(Conv, width=16) if large else standard["network"]

@@ -20,11 +20,20 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    assert_all_finite,
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 from narrows import data, defaults, draws, evaluate, recipes
+from narrows.labels import labels_of
 from narrows.models import Autoencoder
 from narrows.objectives import Objective
 from narrows.training import Training, fit
@@ -43,6 +52,7 @@ __all__ = [
     "AnnealedVAE",
     "BetaTCVAE",
     "BetaVAE",
+    "ConditionalVAE",
     "ContractiveAE",
     "DenoisingAE",
     "DropoutAE",
@@ -51,6 +61,8 @@ __all__ = [
     "LinearAE",
     "RegularisedAE",
     "RenyiVAE",
+    "SemiSupervisedAAE",
+    "SemiSupervisedVAE",
     "SparseAE",
     "StackedAE",
 ]
@@ -62,7 +74,7 @@ def _parameters(recipe: str, also: tuple[str, ...]) -> list[inspect.Parameter]:
     """What a face of a recipe takes: the recipe's arguments but for what the data say, and some of the objective's."""
     given = dict(inspect.signature(getattr(recipes, recipe)).parameters)
     objective = inspect.signature(Objective).parameters
-    names = [name for name in given if name not in ("shape", "context", "seed", "objective")] + list(also)
+    names = [name for name in given if name not in ("shape", "context", "classes", "seed", "objective")] + list(also)
     standard = {name: given.get(name, objective.get(name)).default for name in names}  # type: ignore[union-attr]
     standard |= {"latent": "auto", "likelihood": None, "network": None, "training": None, "random_state": None}
     return [
@@ -102,13 +114,15 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         Values are scaled as their type and range suggest (`nr.data.load`), but kept as they are for a likelihood of
         counts. y is not used.
         """
-        checked = self._checked(X, reset=True)
+        return self._fit(self._checked(X, reset=True))
+
+    def _fit(self, checked: Array, label: Array | None = None, **loading: Any) -> Self:
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = 0 if seed is None else check_random_state(seed).randint(2**31)
         own = {n: v for n, v in self.get_params(deep=False).items() if n not in ("training", "random_state")}
         held, counts = 0.1 if len(checked) >= 20 else 0.0, defaults.counted(own["likelihood"])
-        found = data.load(checked, test=0.0, valid=held, seed=int(seed), counts=counts)
+        found = data.load(checked, label=label, test=0.0, valid=held, seed=int(seed), counts=counts, **loading)
         arguments = defaults.arguments(found, self._recipe, {n: v for n, v in own.items() if v is not None})
         model, objective = getattr(recipes, self._recipe)(**arguments, seed=int(seed))
         training = (self.training or Training()).model_copy(update={"seed": int(seed)})
@@ -199,6 +213,80 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+class _Classes(ClassifierMixin):  # type: ignore[misc]
+    """What faces share that are told classes: y in `fit`, `predict`, `predict_proba`, and `score` is accuracy.
+
+    After `fit` they have besides `classes_` and `class_prior_`, p(y).
+    """
+
+    _partly = True  # whether some rows may come without a label
+    run_: Any
+    model_: Autoencoder
+    scaling_: Any
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Trains on rows X and their labels y (n,); -1 (None or "" where labels are words) stands for unlabelled.
+
+        Raises: ValueError for labels that are no classes, or fewer than two of them.
+        """
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None: labels (n,)")
+        checked = self._checked(X, reset=True)  # type: ignore[attr-defined]
+        y = column_or_1d(y.detach().cpu() if isinstance(y, torch.Tensor) else y, warn=True)
+        check_consistent_length(checked, y)
+        if y.dtype.kind == "f":
+            assert_all_finite(y, input_name="y")
+        known = np.array([v is not None and v != "" for v in y]) if y.dtype.kind in "OUS" else np.ones(len(y), bool)
+        if self._partly and y.dtype.kind not in "OUS":
+            known = y != -1
+        if known.any():
+            check_classification_targets(y[known])
+        self.classes_, coded = np.unique(y[known], return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"{type(self).__name__} learns at least two classes; y has {len(self.classes_)} class")
+        if not self._partly and not known.all():
+            raise ValueError(
+                f"{type(self).__name__} is told the label of every row, and {int((~known).sum())} have none; take "
+                "SemiSupervisedVAE for these"
+            )
+        label = np.full(len(y), -1)
+        label[known] = coded
+        told = {} if self._partly else {"context": "label"}
+        count = np.full(len(self.classes_), 1.0) if self._partly else np.bincount(coded)
+        self.class_prior_ = count / count.sum()
+        return self._fit(checked, label, **told)  # type: ignore[attr-defined]
+
+    def predict_proba(self, X: Any) -> Array:
+        """p(y|x) of each class in the order of `classes_`, (n, classes)."""
+        rows, dtype = self._rows(X)  # type: ignore[attr-defined]
+        prior = None if self._partly else torch.from_numpy(self.class_prior_)
+        return evaluate.predict_proba(self._in(dtype), rows, prior).double().numpy()  # type: ignore[attr-defined]
+
+    def predict(self, X: Any) -> Array:
+        """The likeliest class of each row, (n,)."""
+        p = self.predict_proba(X)
+        found: Array = self.classes_[p.argmax(1)]
+        return found
+
+    def sample(self, n: int = 1, seed: int = 0, mean: bool = True, label: Any = None) -> Array:
+        """N new rows in the units of the data, of one class, or of all as they are frequent (`class_prior_`)."""
+        check_is_fitted(self)
+        if label is not None and label not in self.classes_:
+            raise ValueError(f"there are the classes {', '.join(map(str, self.classes_))}; got label={label!r}")
+        model = self.model_
+        with draws.seeded(seed), torch.no_grad():
+            which = torch.multinomial(torch.from_numpy(self.class_prior_), n, replacement=True)
+            which = which if label is None else torch.full_like(which, int(np.flatnonzero(self.classes_ == label)[0]))
+            one = torch.eye(len(self.classes_))[which].to(next(model.parameters()).device)
+            told = one if model.context else None
+            z = model.draw(n, told)
+            if labels_of(model):
+                z[:, : one.shape[1]] = one
+            px = model.decode(z, told)
+            made: Array = self.scaling_.undo((px.mean if mean else px.sample()).cpu())
+        return made
 
 
 class AE(_Estimator, recipe="autoencoder"):
@@ -327,3 +415,75 @@ class DIPVAE(_Estimator, recipe="dip_vae", also=("free_bits",)):
 
 class AnnealedVAE(_Estimator, recipe="annealed_vae", also=("free_bits",)):
     """Annealed VAE: a rate held to a capacity that grows (recipe `annealed_vae`)."""
+
+
+class SemiSupervisedVAE(_Classes, _Estimator, recipe="semi_supervised", also=("beta", "free_bits")):  # type: ignore[misc]
+    """Semi-supervised variational autoencoder: few labels, many rows (recipe `semi_supervised`).
+
+    The first units of a code are the probabilities of the classes, the others the style.
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> y = np.where(np.arange(100) < 20, X[:, 0] > 0, -1)
+        >>> vae = SemiSupervisedVAE(latent=2, training=Training(epochs=2)).fit(X, y)
+        >>> vae.transform(X).shape, vae.predict(X).shape, vae.sample(3, label=1).shape
+        ((100, 4), (100,), (3, 5))
+    """
+
+
+class SemiSupervisedAAE(_Classes, _Estimator, recipe="semi_supervised_aae"):  # type: ignore[misc]
+    """Semi-supervised adversarial autoencoder: a critic holds label and style (recipe `semi_supervised_aae`)."""
+
+
+class ConditionalVAE(_Classes, _Estimator, recipe="conditional", also=("beta", "free_bits")):  # type: ignore[misc]
+    """Conditional variational autoencoder: every row's label is told (recipe `conditional`).
+
+    Classes are predicted by Bayes' rule; codes are those under the predicted class, or under y where it is given.
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> vae = ConditionalVAE(latent=2, training=Training(epochs=2)).fit(X, X[:, 0] > 0)
+        >>> vae.transform(X).shape, vae.predict_proba(X).shape, vae.sample(3, label=True).shape
+        ((100, 2), (100, 2), (3, 5))
+    """
+
+    _partly = False
+
+    def transform(self, X: Any, y: Any = None) -> Array:
+        """The posterior mean of each row given its class, (n, latent)."""
+        y = self.predict(X) if y is None else y
+        rows, dtype = self._rows(X)
+        told = data.Rows(rows.x, label=self._places(y, len(rows)), context=len(self.classes_))
+        return evaluate.codes(self._in(dtype), told).numpy()
+
+    def inverse_transform(self, Z: Any, y: Any = None) -> Array:
+        """E[x|z, y] for codes Z (n, latent) of classes y (n,), in the units of the data that were fitted."""
+        check_is_fitted(self)
+        if y is None:
+            raise TypeError("this model was told the label of every row: say which, inverse_transform(Z, y)")
+        checked = check_array(Z, dtype=[np.float64, np.float32])
+        if checked.shape[1] != self._n_features_out:
+            raise ValueError(f"codes have {self._n_features_out} units; these have {checked.shape[1]}")
+        model, z = self._in(checked.dtype), torch.from_numpy(np.ascontiguousarray(checked))
+        one = torch.eye(len(self.classes_), dtype=z.dtype)[self._places(y, len(z))]
+        place = next(model.parameters()).device
+        with torch.no_grad():
+            parts = zip(z.split(1024), one.split(1024), strict=True)
+            mean = torch.cat([model.decode(a.to(place), b.to(place)).mean.cpu() for a, b in parts])
+        return self.scaling_.undo(mean).astype(checked.dtype)
+
+    def score_samples(self, X: Any) -> Array:
+        """A deterministic estimate of log p(x), (n,) nats: of p(x|y) over all classes, weighed by `class_prior_`."""
+        rows, dtype = self._rows(X)
+        prior = torch.from_numpy(self.class_prior_)
+        return evaluate.log_joint(self._in(dtype), rows, prior).logsumexp(1).numpy()
+
+    def _places(self, y: Any, n: int) -> torch.Tensor:
+        y = column_or_1d(y)
+        strange = [v for v in y if v not in self.classes_]
+        if strange or len(y) != n:
+            raise ValueError(
+                f"y is one of {', '.join(map(str, self.classes_))} for each of {n} rows; got {len(y)} labels"
+                + (f", {strange[0]!r} among them" if strange else "")
+            )
+        return torch.from_numpy(np.searchsorted(self.classes_, y))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from narrows.contract import Batch, Code, Pass, Terms, repeated
+from narrows.labels import LabelledGaussian, summed
 from narrows.likelihoods import log_prob
 from narrows.models import Autoencoder
 from narrows.penalties import listed
@@ -251,6 +252,13 @@ class Objective(nn.Module):
                 "nothing. Use beta > 0, or leave them out"
             )
         self._check_free_bits(model)
+        plain = self.bound is elbo and self.rate == "closed" and self.gradient is self.discrepancy is None
+        if isinstance(model.posterior, LabelledGaussian) and not plain:
+            raise ValueError(
+                "a code with a label is summed over its classes, which takes the ELBO with the closed rate, its plain "
+                "gradient and no discrepancy: leave bound, rate, gradient and discrepancy at their standard values "
+                "(recipe semi_supervised)"
+            )
 
     def _check_free_bits(self, model: Autoencoder) -> None:
         """Raises ValueError where more is free than a unit of the code can cost, or than a row can tell."""
@@ -280,11 +288,15 @@ class Objective(nn.Module):
         """Terms of one batch; x (B, *event) -> bound, distortion, rate, penalty (B,) nats."""
         if model.corruption is not None:
             batch = batch._replace(x=model.corruption(batch.x))
-        if self.gradient is None:
-            found = scored = model(batch.x, batch.context, self.samples)
-        else:  # the same numbers, scored where an estimator wants another gradient
-            found, scored = self.gradient.passes(model, batch, self.samples)
-        distortion, rate = self.score(scored, batch)  # (S,) each
+        if isinstance(model.posterior, LabelledGaussian):  # its classes are summed over, not drawn
+            found, distortion = summed(model, batch, self.samples)
+            rate = found.code.rate  # (S,)
+        else:
+            if self.gradient is None:
+                found = scored = model(batch.x, batch.context, self.samples)
+            else:  # the same numbers, scored where an estimator wants another gradient
+                found, scored = self.gradient.passes(model, batch, self.samples)
+            distortion, rate = self.score(scored, batch)  # (S,) each
         code, penalty = found.code, found.code.penalty
         for part in self.penalty:
             penalty = penalty + part(model, batch, found)  # (S,)

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from narrows.activations import JumpReLU
 from narrows.contract import Batch, Pass, repeated
+from narrows.labels import labels_of
 from narrows.models import Autoencoder
 from narrows.networks import Dictionary
 from narrows.posteriors import Sparse
@@ -22,6 +23,7 @@ __all__ = [
     "L1",
     "AuxK",
     "Contraction",
+    "CrossEntropy",
     "DecoderSlope",
     "Energy",
     "Resampling",
@@ -81,6 +83,30 @@ class Contraction(_Penalty):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, probes={self.probes}"
+
+
+class CrossEntropy(_Penalty):
+    r"""What the code says of the label, where the label is known; other rows pay nothing.
+
+    .. math:: -w \log q(y \mid x)
+
+    With M2 (Kingma et al. 2014, arXiv:1406.5298, equation 9) w is their alpha over the number of labelled rows: alpha =
+    0.1 N there, so w = 0.1 N / N_labelled.
+
+    Raises: TypeError for a code that has no label.
+    """
+
+    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+        if not labels_of(model) or found.code.h is None:
+            raise TypeError(
+                f"CrossEntropy teaches the label in a code, and {type(model.posterior).__name__} codes have none: use "
+                "recipe semi_supervised or semi_supervised_aae"
+            )
+        if batch.label is None:
+            return found.code.penalty
+        label = repeated(batch.label, len(found.code.h) // len(batch.x))
+        log_q = found.code.h.gather(1, label.clamp_min(0)[:, None])[:, 0]
+        return -self.weight * torch.where(label >= 0, log_q, 0.0)
 
 
 class DecoderSlope(_Penalty):

@@ -51,8 +51,10 @@ def samples(run: Run, count: int = 24) -> Pairs:
     """
     train = run.data.train
     with draws.seeded(0, 9, 0):
-        told = run.data.context  # classes in turn
+        told = run.data.context  # classes in turn; other features as they are in the first rows
         context = one_hot(torch.arange(count) % told, told).float() if told else None
+        if run.data.telling is not None:
+            context = run.data.train.batch(torch.arange(count) % len(run.data.train)).context
         made = run.model.sample(count, context).mean.cpu()
         few = train.take(torch.arange(min(len(train), 20_000)))
         rows = inputs(run.model, few)

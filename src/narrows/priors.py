@@ -11,8 +11,11 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.nn.functional import softplus
 
-__all__ = ["GaussianMixture", "MultivariateGaussian", "Pinwheel", "StandardNormal", "SwissRoll"]
+from narrows.networks import Mlp
+
+__all__ = ["ConditionalNormal", "GaussianMixture", "MultivariateGaussian", "Pinwheel", "StandardNormal", "SwissRoll"]
 
 
 class _Prior(nn.Module):
@@ -54,6 +57,50 @@ class StandardNormal(_Prior):
 
     def forward(self, context: Tensor | None = None) -> Distribution:
         return Independent(Normal(self.mean, self.sigma, validate_args=False), 1, validate_args=False)
+
+
+class ConditionalNormal(_Prior):
+    r"""A normal whose mean and spread are learned from the context: what codes are like, given what a row is.
+
+    .. math:: p(z \mid c) = \mathcal N(z; \mu(c), \operatorname{diag} \sigma^2(c))
+
+    `context` is the number of features that it reads, `hidden` the widths of the perceptron that reads them. A
+    perceptron that says nothing but zeros gives the standard normal.
+
+    Shapes: context (B, context) -> (B,) x (latent,).
+    Raises: ValueError without features to read, TypeError where a call brings none.
+    Reference: Learning Structured Output Representation using Deep Conditional Generative Models (Sohn et al., 2015),
+    NeurIPS 28, equation 4: the prior network.
+
+    Example:
+        >>> ConditionalNormal(2, context=3)(torch.eye(3)).batch_shape
+        torch.Size([3])
+    """
+
+    closed = True
+
+    def __init__(self, latent: int, context: int, hidden: tuple[int, ...] = (64,)) -> None:
+        super().__init__(latent)
+        if context < 1:
+            raise ValueError(
+                f"a conditional prior reads the context, features that a model is told of every row; got "
+                f"context={context}. Give context=10, for ten classes, or take prior=StandardNormal"
+            )
+        self.context, self.hidden = context, tuple(hidden)
+        self.network = Mlp((context,), (2 * latent,), hidden=self.hidden)
+
+    def forward(self, context: Tensor | None = None) -> Distribution:
+        if context is None:
+            raise TypeError(f"this prior is p(z|c) and needs {self.context} features of context; got none")
+        mean, s = self.network(context).chunk(2, -1)  # (B, latent) each
+        sigma = softplus(s + _ONE) + 1e-6
+        return Independent(Normal(mean, sigma, validate_args=False), 1, validate_args=False)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, context={self.context}, hidden={self.hidden}"
+
+
+_ONE = math.log(math.expm1(1))  # softplus of it is 1
 
 
 class MultivariateGaussian(_Prior):

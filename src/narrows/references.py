@@ -115,6 +115,17 @@ _WORKS = {
   author={Nowozin, Sebastian and Cseke, Botond and Tomioka, Ryota},
   booktitle={Advances in Neural Information Processing Systems}, year={2016}, eprint={1606.00709}
 }""",
+    "conditional": """@inproceedings{sohn2015learning,
+  title={Learning Structured Output Representation using Deep Conditional Generative Models},
+  author={Sohn, Kihyuk and Lee, Honglak and Yan, Xinchen},
+  booktitle={Advances in Neural Information Processing Systems}, volume={28}, pages={3483--3491}, year={2015}
+}""",
+    "semi_supervised": """@inproceedings{kingma2014semi,
+  title={Semi-supervised Learning with Deep Generative Models},
+  author={Kingma, Diederik P. and Mohamed, Shakir and Rezende, Danilo Jimenez and Welling, Max},
+  booktitle={Advances in Neural Information Processing Systems}, volume={27}, pages={3581--3589}, year={2014},
+  eprint={1406.5298}
+}""",
     "wae_mmd": """@inproceedings{tolstikhin2018wasserstein,
   title={{Wasserstein} Auto-Encoders},
   author={Tolstikhin, Ilya and Bousquet, Olivier and Gelly, Sylvain and Sch{\"o}lkopf, Bernhard},
@@ -229,6 +240,10 @@ _WORKS = {
 }
 _ALSO = {
     "beta_vae": ["vae"],
+    "conditional": ["vae"],
+    "semi_supervised": ["vae"],
+    "semi_supervised_aae": ["aae"],
+    "ConditionalNormal": ["conditional"],
     "iwae": ["vae"],
     "renyi": ["vae"],
     **{name: ["tighter", "iwae", "vae"] for name in ("miwae", "ciwae", "piwae")},

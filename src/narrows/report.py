@@ -68,6 +68,7 @@ def page(run: Run) -> str:
         "".join(f'<p class="alarm">{escape(alarm)}</p>' for alarm in run.alarms),
         _data_card(data),
         _comparison(evaluation),
+        _classes(evaluation),
         _training(run),
         _reconstructions(run),
         _samples(run),
@@ -110,6 +111,23 @@ def _pair(value: Any, digits: int = 4) -> str:
         return f"{mean:.{digits}g}"
     places = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 2
     return f"{mean:.{min(places, 6)}f} ± {error:.{min(places, 6)}f}"
+
+
+def _classes(evaluation: dict[str, Any]) -> str:
+    """How often the right class is found, where the model was told of classes."""
+    found = evaluation.get("classes")
+    if not found:
+        return ""
+    parts = found["parts"]
+    head = "".join(f"<th>{part} ({record['rows']:,})</th>" for part, record in parts.items())
+    names = {"model": "this model", "logistic": "logistic regression on the same labels"}
+    lines = "".join(
+        f"<tr><td>{name}</td>" + "".join(f"<td>{_pair(record[who])}</td>" for record in parts.values()) + "</tr>"
+        for who, name in names.items()
+        if all(who in record for record in parts.values())
+    )
+    title = f"share of rows whose class is found ({found['labels']:,} labels)"
+    return f"<h2>Classes</h2><table><tr><th>{title}</th>{head}</tr>{lines}</table>"
 
 
 def _comparison(evaluation: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ def fit(
     epochs: Annotated[int | None, typer.Option(help="passes over the rows at most")] = None,
     minutes: Annotated[float | None, typer.Option(help="wall time at most")] = None,
     label: Annotated[str | None, typer.Option(help="column that holds the label")] = None,
-    context: Annotated[str | None, typer.Option(help="label: tell the model the labels")] = None,
+    context: Annotated[str | None, typer.Option(help="label, or columns such as age,sex: told to the model")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="column to leave out (repeat for more)")] = None,
     valid: Annotated[float | None, typer.Option(help="share of rows held out for stopping  [default: 0.1]")] = None,
     test: Annotated[float | None, typer.Option(help="share of rows held out for judging  [default: 0.1]")] = None,
@@ -73,9 +73,11 @@ def fit(
     typer.echo(f"Report: {report}\nNext:")
     source = shlex.quote(run.config["data"]["source"])
     first = "sample" if run.model.prior is not None else "traverse"
-    told = (
-        f" --label {shlex.quote(run.config['data']['classes'][0])}" if run.model.context and first == "sample" else ""
-    )
+    told = ""
+    if run.model.context and first == "sample":
+        telling = run.config["data"]["telling"]
+        values = telling and ",".join(f"{n}={m:.4g}" for n, m in zip(telling["columns"], telling["mean"], strict=True))
+        told = f" --context {shlex.quote(values)}" if telling else f" --label {shlex.quote(run.data.classes[0])}"  # type: ignore[index]
     for words in (f"{first} {run.folder}{told}", f"reconstruct {run.folder} {source}", f"project {run.folder}"):
         typer.echo(f"  narrows {words}")
 
@@ -85,7 +87,7 @@ def check(
     data: Source,
     recipe: Annotated[str, typer.Option(help="narrows recipes lists them")] = "vae",
     label: Annotated[str | None, typer.Option(help="column that holds the label")] = None,
-    context: Annotated[str | None, typer.Option(help="label: tell the model the labels")] = None,
+    context: Annotated[str | None, typer.Option(help="label, or columns such as age,sex: told to the model")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="column to leave out (repeat for more)")] = None,
     group: Annotated[str | None, typer.Option(help="column whose equal values stay in one part")] = None,
     time: Annotated[str | None, typer.Option(help="column by which the parts follow each other")] = None,
@@ -133,6 +135,8 @@ def _plan(values: dict[str, Any]) -> _Plan:
     if recipe not in nr.recipes.names():
         raise ValueError(spec.misspelt("recipe", recipe, nr.recipes.names()))
     loading = {name: values.pop(name) for name in _LOADING if name in values}
+    if nr.recipes.told(recipe) and "context" not in loading:
+        loading["context"] = "label"  # what there is to tell where nothing is said; _introduce says so
     training = Training(seed=seed, **{n: values.pop(n) for n in list(values) if n in Training.model_fields})
     known = nr.recipes.arguments(recipe)
     for name in values:
@@ -152,7 +156,10 @@ def _plan(values: dict[str, Any]) -> _Plan:
     return _Plan(data, recipe, model, objective, training)
 
 
-_LOADING = ("label", "context", "drop", "valid", "test", "group", "time", "binarise", "size", "skip_bad", "counts")
+_LOADING = (
+    *("label", "context", "drop", "valid", "test", "group", "time", "binarise", "size", "skip_bad", "counts"),
+    "labelled",
+)
 
 
 def _begin(folder: Path | None, values: dict[str, Any], quiet: bool) -> "Run | None":
@@ -176,10 +183,12 @@ def _foreseen(plan: _Plan) -> list[str]:
 
     alarms.check_support(plan.model, plan.data.train)
     alarms.check_discrepancy(plan.model, plan.objective, plan.data.train, plan.training.batch)
+    alarms.check_labels(plan.model, plan.data.train)
     return alarms.before(plan.model, plan.objective, plan.data.train, plan.training.batch)
 
 
 def _introduce(plan: _Plan) -> None:
+    from narrows import recipes
     from narrows.training.estimate import estimate
 
     data, model = plan.data, plan.model
@@ -192,6 +201,12 @@ def _introduce(plan: _Plan) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     likelihood = repr(model.likelihood).splitlines()[0]
     typer.echo(f"{plan.recipe}: {model.latent} units, p(x|z) {likelihood}, {parameters:,} parameters")
+    if model.context:
+        names, what = (data.telling["columns"], "columns") if data.telling else (data.classes or [], "the label")
+        typer.echo(f"told {', '.join(names)}: {what} of every row, as context")
+    if recipes.labelled(plan.recipe) and data.train.label is not None:
+        known = int((data.train.label >= 0).sum())
+        typer.echo(f"{known:,} of {rows['train']:,} training rows are labelled, one of {', '.join(data.classes or [])}")
     typer.echo(estimate(data, model.spec, plan.training))
 
 

@@ -35,6 +35,13 @@ def say(run: "Run") -> None:
             if "model" in record.get(key, {}) and (key != "log_likelihood" or not found["discrete"]):
                 others = ", ".join(f"{_NAMES[w]} {pair(v)}" for w, v in record[key].items() if w != "model")
                 typer.echo(f"  {title}: model {pair(record[key]['model'])}; {others}")
+    if found.get("classes"):
+        for part, record in found["classes"]["parts"].items():
+            other = f"; logistic regression {pair(record['logistic'])}" if "logistic" in record else ""
+            typer.echo(
+                f"right class on {record['rows']:,} {part} rows: model {pair(record['model'])}{other} "
+                f"({found['classes']['labels']:,} labels)"
+            )
     units = found["active_units"]
     by_rate = "" if units["by_rate"] is None else f", {units['by_rate']} by rate"
     typer.echo(f"active units: {units['by_variance']} of {units['total']} by variance{by_rate}")

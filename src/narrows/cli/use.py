@@ -22,7 +22,10 @@ def sample(
     run: RunFolder,
     n: Annotated[int, typer.Option("--n", "-n", help="how many")] = 64,
     seed: Annotated[int, typer.Option(help="of the draws")] = 0,
-    label: Annotated[str | None, typer.Option(help="which class, for a model that was told the labels")] = None,
+    label: Annotated[str | None, typer.Option(help="which class, for a model that knows of labels")] = None,
+    told: Annotated[
+        str | None, typer.Option("--context", help="name=value,...: for a model that was told these")
+    ] = None,
     mean: Annotated[bool, typer.Option("--mean/--draw", help="the mean of p(x|z), or a draw from it")] = True,
     out: Out = None,
 ) -> None:
@@ -30,18 +33,27 @@ def sample(
     import torch
 
     import narrows as nr
+    from narrows.labels import labels_of
 
     loaded = nr.load(run)
     context = None
-    if label is not None or loaded.model.context:
+    classes, one = labels_of(loaded.model), torch.empty(0)
+    telling = loaded.config["data"].get("telling")
+    if telling is not None:
+        context = _features(telling, told).repeat(n, 1)
+    elif label is not None or loaded.model.context:
         known = loaded.config["data"].get("classes") or []
-        if not loaded.model.context:
+        if not loaded.model.context and not classes:
             raise ValueError(f"--label is for models that were told the labels; {run} was not (fit --context label)")
         if label not in known:
             raise ValueError(f"{run} was told the labels: say which by --label, one of {', '.join(known)}; got {label}")
-        context = torch.eye(len(known))[[known.index(label)]].repeat(n, 1)
+        one = torch.eye(len(known))[[known.index(label)]].repeat(n, 1)
+        context = one if loaded.model.context else None
     with nr.draws.seeded(seed), torch.no_grad():
-        px = loaded.model.sample(n, context)
+        z = loaded.model.draw(n, context)
+        if classes and label is not None:
+            z[:, :classes] = one  # the label is part of the code
+        px = loaded.model.decode(z, context)
         made = px.mean if mean else px.sample()
     _write(made, loaded, out or Path(run) / f"samples.{_suffix(loaded)}")
 
@@ -182,6 +194,22 @@ def export(
 
     for path in write(nr.load(run), out or run, form):
         typer.echo(f"wrote {path}")
+
+
+def _features(telling: dict[str, list[Any]], told: str | None) -> "torch.Tensor":
+    """One row of context from "name=value,..." in the units of the data."""
+    import torch
+
+    given = dict(pair.split("=", 1) for pair in (told or "").split(",") if "=" in pair)
+    try:
+        values = [float(given[name]) for name in telling["columns"]]
+    except (KeyError, ValueError):
+        wanted = ",".join(f"{n}={m:.4g}" for n, m in zip(telling["columns"], telling["mean"], strict=True))
+        raise ValueError(
+            f"this model was told columns of every row: say of what, --context {wanted}; got {told}"
+        ) from None
+    mean, std = torch.tensor(telling["mean"]), torch.tensor(telling["std"])
+    return ((torch.tensor(values) - mean) / std)[None]
 
 
 def _table(values: "np.ndarray[Any, Any]", columns: list[str], out: Path) -> None:

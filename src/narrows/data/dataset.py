@@ -39,12 +39,25 @@ class Options:
     drop: tuple[str, ...] = ()
     size: Any = None
     skip_bad: bool = False
-    context: str | None = None
+    context: Any = None
     counts: bool = False
+    labelled: int | None = None
 
     def __post_init__(self) -> None:
         if self.context not in (None, "label"):
-            raise ValueError(f'context is "label", which tells a model the labels, or None; got {self.context!r}')
+            names = self.context.split(",") if isinstance(self.context, str) else self.context
+            if not (
+                isinstance(names, (list, tuple)) and names and all(isinstance(n, str) and n.strip() for n in names)
+            ):
+                raise ValueError(
+                    f'context is "label", names of columns such as "age,sex", or None; got {self.context!r}'
+                )
+            object.__setattr__(self, "context", tuple(name.strip() for name in names))
+        if self.labelled is not None and (self.labelled != int(self.labelled) or self.labelled < 1 or self.context):
+            raise ValueError(
+                "labelled is how many training rows keep their label, at least 1, and goes without context='label', "
+                f"which tells every row's; got labelled={self.labelled}, context={self.context!r}"
+            )
         if not (self.valid >= 0 and self.test >= 0 and self.valid + self.test < 1):
             raise ValueError(
                 f"valid and test are shares of the rows that leave some to train on; got valid={self.valid}, "
@@ -66,7 +79,7 @@ class Options:
             value = getattr(self, f.name)
             if f.name == "seed" or (isinstance(value, type(f.default)) and value == f.default):
                 continue
-            plain = isinstance(value, (str, int, float)) or f.name in ("drop", "size")
+            plain = isinstance(value, (str, int, float)) or f.name in ("drop", "size", "context")
             out[f.name] = (list(value) if isinstance(value, tuple) else value) if plain else "(array)"
         return out
 
@@ -79,7 +92,8 @@ class Data:
     tensor, or an array on disk; `label` (n,) int64, -1 unlabelled, or None; `classes` names of the labels 0, 1, ...;
     `columns` names of the inputs of a table; `part` (n,) uint8, 0 train, 1 valid, 2 test; `scaling` to model units;
     `likelihood(shape)` that suits the values; `binarise`; `notes`, sentences on what was found, changed and dropped;
-    `options` of `load`.
+    `options` of `load`; `told` (n, c), columns that a model is told, standardised by the training rows, or None, and
+    `telling` their names, means and standard deviations.
     """
 
     name: str
@@ -94,6 +108,8 @@ class Data:
     binarise: str | None = None
     notes: list[str] = field(default_factory=list)
     options: Options = field(default_factory=Options)
+    told: Tensor | None = None
+    telling: dict[str, list[Any]] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -107,7 +123,9 @@ class Data:
 
     @property
     def context(self) -> int:
-        """Features that a model is told of every row: one for each class where `load` was asked to tell labels."""
+        """Features that a model is told of every row: those columns, or one for each class where labels are told."""
+        if self.telling is not None:
+            return len(self.telling["columns"])
         return len(self.classes or []) if self.options.context else 0
 
     @cached_property
@@ -137,6 +155,8 @@ class Data:
             digest.update(values.reshape(-1).view(np.uint8).data)
         if self.label is not None:
             digest.update(self.label.numpy().tobytes())
+        if self.told is not None:
+            digest.update(self.told.numpy().tobytes())
         digest.update(self.part.numpy().tobytes())
         return digest.hexdigest()
 
@@ -153,6 +173,7 @@ class Data:
             "binarise": self.binarise,
             "classes": self.classes,
             "columns": self.columns,
+            "telling": self.telling,
             "notes": self.notes,
             "split": {"valid": self.options.valid, "test": self.options.test, "seed": self.options.seed},
             "options": self.options.to_json(),
@@ -168,4 +189,5 @@ class Data:
 
     def _rows(self, part: int) -> Rows:
         numbers = torch.nonzero(self.part == part)[:, 0]
-        return Rows(self.x, self.scaling, self.label, self.binarise, numbers, context=self.context)
+        told = self.context if self.told is None else self.told
+        return Rows(self.x, self.scaling, self.label, self.binarise, numbers, context=told)

@@ -19,8 +19,8 @@ CHUNK = 1 << 22  # bytes read at a time when a whole array is looked at
 class Found:
     """Values (n, *event) and their company, before anything is checked.
 
-    `label`, `group`, `time` are (n,) of any type, or None. `part` (n,) is 0 train, 1 valid, 2 test where the source
-    brings its own parts.
+    `label`, `group`, `time` are (n,) of any type, or None; `told` (n, c) the columns of context. `part` (n,) is 0
+    train, 1 valid, 2 test where the source brings its own parts.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Found:
     group: Any = None
     time: Any = None
     classes: list[str] | None = None
+    told: NDArray[Any] | None = None
     notes: list[str] = field(default_factory=list)
 
 

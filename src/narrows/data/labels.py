@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["code"]
+from narrows import draws
+
+__all__ = ["code", "few"]
 
 
 def code(values: Any, rows: int, source: str) -> tuple[Tensor, list[str], list[str]]:
@@ -41,3 +43,20 @@ def code(values: Any, rows: int, source: str) -> tuple[Tensor, list[str], list[s
     missing = int((~known).sum())
     notes = [f"{missing} of {rows} rows have no label"] if missing else []
     return torch.from_numpy(coded), [str(c) for c in classes.tolist()], notes
+
+
+def few(label: Tensor, train: Tensor, test: Tensor, n: int, seed: int) -> Tensor:
+    """Labels of which n training rows keep theirs, as many of each class as can be; so do the rows that judge.
+
+    For trying out how far few labels go. Raises: ValueError for more labels than there are.
+    """
+    known = (label >= 0) & train
+    if n > int(known.sum()):
+        raise ValueError(f"there are {int(known.sum())} training rows with a label; got labelled={n}")
+    order = torch.randperm(len(label), generator=torch.Generator().manual_seed(draws.mix(seed, 16)))
+    order = order[known[order]]
+    of_class = label[order][:, None] == torch.arange(int(label.max()) + 1)  # (known, classes)
+    rank = (of_class.cumsum(0) * of_class).sum(1)  # the first of each class, then the second of each
+    kept = torch.zeros_like(known)
+    kept[order[rank.argsort(stable=True)[:n]]] = True
+    return torch.where(kept | test, label, -1)

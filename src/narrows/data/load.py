@@ -19,7 +19,7 @@ from narrows.data.dataset import Data, Options
 from narrows.data.found import Found, chunks, dtype_of, tensor
 from narrows.data.idx import from_idx, from_idx_folder, is_idx
 from narrows.data.images import SUFFIXES, from_folder
-from narrows.data.labels import code
+from narrows.data.labels import code, few
 from narrows.data.named import NAMED, from_name
 from narrows.data.rows import Rows
 from narrows.data.scaling import Scaling
@@ -36,15 +36,18 @@ class More(TypedDict, total=False):
     """What `load` takes besides.
 
     `drop`, columns of a table to leave out; for folders of images `size`, "HxW" to crop and resize to, and `skip_bad`,
-    to leave out files that cannot be read. `context="label"` tells a model the labels, one-hot. `counts=True` keeps
+    to leave out files that cannot be read. `context="label"` tells a model the labels, one-hot; `context="age,sex"`, or
+    a list of names, tells it columns of a table, which then are no inputs. `labelled` is how many training rows keep
+    their label, to try out what few labels do: rows for stopping keep none, those that judge all. `counts=True` keeps
     whole numbers from 0 up as they are, for a likelihood of counts.
     """
 
     drop: Any
     size: Any
     skip_bad: bool
-    context: str | None
+    context: Any
     counts: bool
+    labelled: int | None
 
 
 def load(
@@ -124,7 +127,7 @@ def like(description: dict[str, Any], source: Any) -> Rows:
     asked = description["options"]
     size = "x".join(map(str, shape[1:])) if asked.get("size") else None
     told = asked.get("context")
-    own = asked.get("label") if told else None
+    own = asked.get("label") if told == "label" else None
     options = Options(own, size=size, skip_bad=asked.get("skip_bad", False), context=told)
     found = _read(source, options, description["columns"], shape[0] if len(shape) == 3 else None)
     check(found.x, found.source, 1)
@@ -133,12 +136,16 @@ def like(description: dict[str, Any], source: Any) -> Rows:
         raise ValueError(f"rows of shape {shape} are needed; those of {found.source} have shape {tuple(x.shape[1:])}")
     looked = survey(x, found.source, found.columns, 0)
     binarise = description["binarise"]
+    features: Any = 0
+    if found.told is not None:
+        telling = description["telling"]
+        features = torch.from_numpy((found.told - np.array(telling["mean"])) / np.array(telling["std"])).float()
     if binarise == "fixed" and not looked.binary:
         grey = _scaling(x, looked, np.ones(len(x), bool), binarise, found.source).scaling
         return Rows(_draw(x, grey, found.source), scaling)
     _check_grid(x, looked, scaling, found.source, binarise)
-    if not told:
-        return Rows(x, scaling, binarise=binarise)
+    if told != "label":
+        return Rows(x, scaling, binarise=binarise, context=features)
     if found.label is None:
         raise ValueError(f"the model was told the label of every row, and {found.source} has none; add them")
     coded, classes, _ = code(found.label, len(x), found.source)
@@ -181,6 +188,11 @@ def _read(source: Any, options: Options, columns: list[str] | None = None, chann
         if getattr(found, name) is not None:
             raise ValueError(f"{found.source} brings its own {name}; leave {name}= away")
         setattr(found, name, value)
+    if isinstance(options.context, tuple) and found.columns is None:
+        raise ValueError(
+            f'context is "label", or names columns of a table, and {found.source} has none; got '
+            f"{', '.join(map(repr, options.context))}"
+        )
     if options.drop and found.columns is None:
         raise ValueError(f"drop leaves out columns by name, and those of {found.source} have no names")
     return found
@@ -234,7 +246,7 @@ def _decide(found: Found, options: Options) -> Data:
         label, classes, notes = code(found.label, len(x), found.source)
         found.notes += notes
         classes = found.classes or classes
-    if options.context and (label is None or bool((label < 0).any())):
+    if options.context == "label" and (label is None or bool((label < 0).any())):
         raise ValueError(
             f'context="label" tells a model every row\'s label, and '
             f"{found.source} has {'none' if label is None else 'rows without one'}; name the column by label, or leave "
@@ -244,6 +256,14 @@ def _decide(found: Found, options: Options) -> Data:
     if (looked.low == looked.high).all():
         raise ValueError(f"all {len(x)} rows of {found.source} are the same; there is nothing to learn from them")
     part = _split(found, looked.keys, options)
+    if options.labelled is not None:
+        if label is None:
+            raise ValueError(
+                f"labelled keeps some of the labels, and {found.source} has none; name the column by label"
+            )
+        train, test = (torch.from_numpy(part == which) for which in (TRAIN, TEST))
+        label = few(label, train, test, options.labelled, options.seed)
+        found.notes.append(f"{options.labelled} training rows keep their label; those of the test part are for judging")
     if options.counts:
         chosen = _counts(x, looked, found.source)
     else:
@@ -267,7 +287,18 @@ def _decide(found: Found, options: Options) -> Data:
         chosen.binarise,
         notes,
         options,
+        *_told(found, part == TRAIN, options.context),
     )
+
+
+def _told(found: Found, train: NDArray[np.bool_], columns: Any) -> tuple[Tensor | None, dict[str, list[Any]] | None]:
+    """The columns of context, standardised by the training rows, and what undoes that."""
+    if found.told is None:
+        return None, None
+    mean, std = found.told[train].mean(0), found.told[train].std(0)
+    std[std == 0] = 1.0
+    telling: dict[str, list[Any]] = {"columns": list(columns), "mean": mean.tolist(), "std": std.tolist()}
+    return torch.from_numpy((found.told - mean) / std).float(), telling
 
 
 def _lay_out(found: Found) -> NDArray[Any]:

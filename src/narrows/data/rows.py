@@ -27,7 +27,8 @@ class Rows:
 
     Arguments: `x` raw, (N, *event), a tensor or an array on disk; `scaling` to model units, None where x is in model
     units; `label` (N,) integers or None; `binarise` None, "fixed", "dynamic" or "relaxed"; `numbers` (n,) which rows
-    of x these are, None for all; `context` the number of classes where a model is told the labels (one-hot), else 0.
+    of x these are, None for all; `context` the number of classes where a model is told the labels (one-hot), or
+    (N, c) other features that it is told; else 0.
 
     Example:
         >>> some = Rows(torch.tensor([[0], [128], [255]], dtype=torch.uint8), Scaling("levels", "uint8", levels=256))
@@ -44,14 +45,15 @@ class Rows:
         binarise: str | None = None,
         numbers: Tensor | None = None,
         device: str | torch.device | None = None,
-        context: int = 0,
+        context: int | Tensor = 0,
     ) -> None:
         self.raw = x
         self.scaling = scaling
-        self.binarise, self.context = binarise, context
+        self.binarise, self.context = binarise, context if isinstance(context, int) else context.shape[1]
         self.device = torch.device(device or (x.device if isinstance(x, Tensor) else "cpu"))
         self.numbers = numbers if numbers is None else numbers.to(self.device)
         self._label = label if label is None else label.to(self.device)
+        self._told = None if isinstance(context, int) else context.to(self.device)
         self._target: Tensor | None = None
 
     def __len__(self) -> int:
@@ -82,6 +84,11 @@ class Rows:
         return self._label if self._label is None or self.numbers is None else self._label[self.numbers]
 
     @property
+    def told(self) -> int | Tensor:
+        """What `context` would be of these rows alone."""
+        return self.context if self._told is None else self._told if self.numbers is None else self._told[self.numbers]
+
+    @property
     def x(self) -> Tensor:
         """All rows in model units, (n, *event): for small sets."""
         return self.batch(torch.arange(len(self))).x
@@ -96,10 +103,12 @@ class Rows:
         if isinstance(self.raw, Tensor):  # only the rows that are wanted
             own = self.take(torch.arange(len(self))).numbers
             other.raw, other.numbers = self.raw[own].to(device), None
-            other._label, other._target = (t if t is None else t[own].to(device) for t in (self._label, self._target))
+            other._label, other._target, other._told = (
+                t if t is None else t[own].to(device) for t in (self._label, self._target, self._told)
+            )
         else:
-            other.numbers, other._label, other._target = (
-                t if t is None else t.to(device) for t in (self.numbers, self._label, self._target)
+            other.numbers, other._label, other._target, other._told = (
+                t if t is None else t.to(device) for t in (self.numbers, self._label, self._target, self._told)
             )
         return other
 
@@ -119,7 +128,10 @@ class Rows:
         if self.binarise == "dynamic":
             x = (draws.uniform(1, x)[0] < x).to(x.dtype)
         label = None if self._label is None else self._label.index_select(0, at)
-        context = None if not self.context or label is None else one_hot(label, self.context).to(x.dtype)
+        if self._told is not None:
+            context = self._told.index_select(0, at).to(x.dtype)
+        else:
+            context = None if not self.context or label is None else one_hot(label, self.context).to(x.dtype)
         target = x if self._target is None else self._target.index_select(0, at)
         return Batch(x, target, context, label, row=index, step=step, rows=len(self))
 

@@ -127,6 +127,15 @@ def _collect(
                 setattr(
                     found, name, np.concatenate([_values(piece.column(getattr(options, name))) for piece in pieces])
                 )
+        if isinstance(options.context, tuple):
+            told = [np.concatenate([_values(piece.column(name)) for piece in pieces]) for name in options.context]
+            for name, values in zip(options.context, told, strict=True):
+                if values.dtype.kind not in "buif" or not np.isfinite(values).all():
+                    raise ValueError(
+                        f"{found.source}: a column that is told as context holds a number in every row, and {name!r} "
+                        "does not; fill it in, or take it as the label: --label and --context label"
+                    )
+            found.told = np.stack(told, 1).astype(np.float64)
     return found
 
 
@@ -136,6 +145,7 @@ def _wanted(schema: Any, found: Found, options: Options, columns: list[str] | No
         if names.count(name) > 1:
             raise ValueError(f"{found.source} has {names.count(name)} columns called {name!r}; rename them")
     others = [value for value in (options.label, options.group, options.time) if isinstance(value, str)]
+    others += options.context if isinstance(options.context, tuple) else ()
     for name in (*options.drop, *others, *(columns or [])):
         if name not in names:
             raise ValueError(f"{found.source}: {misspelt('column', name, names)}")

@@ -4,6 +4,7 @@ Every function takes rows (`Rows`, or a tensor in model units) and draws under a
 the same number, and torch's generator is left as found.
 """
 
+from narrows.evaluate.classes import accuracy, log_joint, predict_proba
 from narrows.evaluate.common import Mean, codes, inputs, reconstruct
 from narrows.evaluate.generation import frechet_distance
 from narrows.evaluate.gradients import GradientVariance, gradient_variance
@@ -24,6 +25,7 @@ __all__ = [
     "Likelihood",
     "Mean",
     "RoundTrip",
+    "accuracy",
     "active_units",
     "bits_per_dimension",
     "codes",
@@ -33,7 +35,9 @@ __all__ = [
     "frechet_distance",
     "gradient_variance",
     "inputs",
+    "log_joint",
     "log_likelihood",
+    "predict_proba",
     "reconstruct",
     "round_trip",
     "score_samples",

@@ -8,6 +8,7 @@ import torch
 from narrows import defaults
 from narrows.baselines import Columns, Pca, fit_columns, fit_pca
 from narrows.data import Data, Rows
+from narrows.evaluate.classes import accuracy
 from narrows.evaluate.common import Mean, batches, inputs, reconstruct
 from narrows.evaluate.latent import active_units, features, round_trip
 from narrows.evaluate.likelihood import distortion_rate, log_likelihood
@@ -61,6 +62,9 @@ def evaluate(
         },
         "round_trip": {"x": Mean.of(trip.x), "z": None if trip.z is None else Mean.of(trip.z)},
     }
+    judged_labels = accuracy(model, data, rows, seed=seed)
+    if judged_labels is not None:
+        result["classes"] = judged_labels
     return result | {"verdict": verdict(judged, list(parts)[-1], spent, discrete)}
 
 
@@ -69,7 +73,7 @@ def _part(
 ) -> dict[str, Any]:
     part = part.take(torch.arange(min(len(part), 10_000)))
     held = inputs(model, part)  # read once: rows may be binarised anew at every reading
-    part = Rows(held, label=part.label, context=part.context)
+    part = Rows(held, label=part.label, context=part.told)
     few, x = part.take(torch.arange(min(len(part), rows))), held.flatten(1)
     ours = reconstruct(model, part).flatten(1)
     errors = {"model": (ours - x).square().sum(1).double()}

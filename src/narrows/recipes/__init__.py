@@ -20,9 +20,11 @@ from typing import Any
 
 from narrows.objectives import Objective
 from narrows.posteriors import Sparse
+from narrows.priors import ConditionalNormal
 from narrows.recipes.common import PASSED, Parts
 from narrows.recipes.dictionaries import sparse
 from narrows.recipes.disentangling import annealed_vae, beta_tc_vae, dip_vae, factor_vae, infovae
+from narrows.recipes.labelled import conditional, semi_supervised, semi_supervised_aae
 from narrows.recipes.matched import aae, swae, wae_mmd
 from narrows.recipes.points import autoencoder, contractive, denoising, dropout, linear, regularised, stacked
 from narrows.recipes.variational import beta_vae, ciwae, iwae, miwae, piwae, renyi, vae
@@ -38,6 +40,7 @@ __all__ = [
     "beta_vae",
     "build",
     "ciwae",
+    "conditional",
     "contractive",
     "defaults",
     "denoising",
@@ -47,6 +50,7 @@ __all__ = [
     "factor_vae",
     "infovae",
     "iwae",
+    "labelled",
     "linear",
     "miwae",
     "names",
@@ -54,9 +58,12 @@ __all__ = [
     "piwae",
     "regularised",
     "renyi",
+    "semi_supervised",
+    "semi_supervised_aae",
     "sparse",
     "stacked",
     "swae",
+    "told",
     "vae",
     "wae_mmd",
 ]
@@ -73,13 +80,24 @@ def names() -> dict[str, str]:
 
 def overcomplete(recipe: str) -> bool:
     """Whether a recipe's code is sparse, so that it has more units than a row has values."""
-    return isinstance(globals()[recipe]((2,), latent=2)[0].posterior, Sparse)
+    return isinstance(globals()[recipe]((2,), latent=2, context=1)[0].posterior, Sparse)
 
 
 def deterministic(recipe: str) -> bool:
     """Whether a recipe leaves the rate out where nothing is said, beta = 0."""
-    objective = globals()[recipe]((2,), latent=2)[1]
+    objective = globals()[recipe]((2,), latent=2, context=1)[1]
     return not objective.beta(None)
+
+
+def told(recipe: str) -> bool:
+    """Whether a recipe tells its model something of every row: it is nothing without context."""
+    prior = inspect.signature(globals()[recipe]).parameters["prior"].default
+    return getattr(prior, "func", prior) is ConditionalNormal
+
+
+def labelled(recipe: str) -> bool:
+    """Whether a recipe's code has a label, which some rows should bring."""
+    return "classes" in inspect.signature(globals()[recipe]).parameters
 
 
 def arguments(recipe: str) -> set[str]:

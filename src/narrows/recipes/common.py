@@ -34,8 +34,12 @@ class Common:
     likelihood: Callable[[Shape], Likelihood] = Gaussian
     network: Callable[..., nn.Module] = Mlp
     context: int = 0
-    prior: Callable[[int], nn.Module] | None = None
+    prior: Callable[..., nn.Module] | None = None
     posterior: Callable[[nn.Module], nn.Module] = GaussianPosterior
+
+    def __post_init__(self) -> None:
+        if self.context < 0:
+            raise ValueError(f"context is a number of features, 0 for none; got {self.context}")
 
     @property
     def values(self) -> int:
@@ -44,7 +48,7 @@ class Common:
 
     def deterministic(self) -> nn.Module:
         """A point code, with the prior where there is one."""
-        return Deterministic(self.latent, None if self.prior is None else self.prior(self.latent))
+        return Deterministic(self.latent, None if self.prior is None else self.p())
 
     def sparse(self, activation: Callable[..., nn.Module], active: int | None) -> Sparse:
         """Many units of which few fire: `active`, or where nothing is said 32, or fewer for few values or units."""
@@ -57,13 +61,18 @@ class Common:
                 f"active={active} counts the units of TopK and BatchTopK; how many fire with {part.__name__} is up to "
                 "the weight of its penalty"
             )
-        return Sparse(activation(self.latent), None if self.prior is None else self.prior(self.latent))
+        return Sparse(activation(self.latent), None if self.prior is None else self.p())
 
     def density(self) -> nn.Module:
         """A density for every row, priced against the prior."""
+        return self.posterior(self.p())
+
+    def p(self) -> nn.Module:
+        """The prior; one that reads context is built for as many features as the model is told."""
         if self.prior is None:
             raise ValueError("this recipe compares codes with a prior: give one, such as prior=StandardNormal")
-        return self.posterior(self.prior(self.latent))
+        told = "context" in inspect.signature(self.prior).parameters
+        return self.prior(self.latent, context=self.context) if told else self.prior(self.latent)
 
     def model(
         self,
@@ -72,8 +81,6 @@ class Common:
         back: Callable[..., nn.Module] | None = None,
     ) -> Autoencoder:
         """Encoder, posterior, decoder (the network `back` where there is one of its own) and likelihood joined."""
-        if self.context < 0:
-            raise ValueError(f"context is a number of features, 0 for none; got {self.context}")
         p = self.likelihood(self.shape)
         encoder = self.network(self.shape, (int(posterior.features),), self.context)  # type: ignore[arg-type]
         decoder = (back or self.network)((self.latent,), p.wants, self.context)

@@ -6,11 +6,12 @@ from torch.distributions import constraints
 
 from narrows.data import Rows
 from narrows.evaluate import active_units, features
+from narrows.labels import labels_of
 from narrows.models import Autoencoder
 from narrows.objectives import Objective
 from narrows.posteriors import Sparse
 
-__all__ = ["after", "before", "check_discrepancy", "check_support", "dead", "not_finite"]
+__all__ = ["after", "before", "check_discrepancy", "check_labels", "check_support", "dead", "not_finite"]
 
 
 def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> None:
@@ -65,6 +66,23 @@ def check_discrepancy(model: Autoencoder, objective: Objective, rows: Rows, size
             "Wrong: a prior that only has log_prob; right: one whose distribution has sample(), such as "
             "StandardNormal(latent)"
         ) from None
+
+
+def check_labels(model: Autoencoder, rows: Rows) -> None:
+    """Raises ValueError where a code with a label is to learn from rows of which none has one, or of more classes."""
+    classes = labels_of(model)
+    if not classes:
+        return
+    most = -1 if rows.label is None or not len(rows) else int(rows.label.max())
+    if most < 0:
+        raise ValueError(
+            "a label in the code is learned from rows that have one, and no training row does: load(..., label=...) "
+            "(--label COLUMN) with blanks for the others, or take recipe vae"
+        )
+    if most >= classes:
+        raise ValueError(
+            f"the code has {classes} classes and a training row is of class {most}: give classes={most + 1}"
+        )
 
 
 def _named(support: constraints.Constraint) -> str:

@@ -115,6 +115,7 @@ def fit(
         if training.compile and here.size > 1:
             raise ValueError("compile=True is for one process, and torchrun started several; leave one of them away")
         alarms.check_discrepancy(model, objective, rows, training.batch)
+        alarms.check_labels(model, rows)
         kept = Path(folder) if folder is not None and here.rank == 0 else None
         for name, some in (("training", rows), ("held-out", held)):
             if some is not None:
