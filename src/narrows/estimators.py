@@ -37,13 +37,16 @@ __all__ = [
     "VAE",
     "WAE",
     "BetaVAE",
+    "ConcreteVAE",
     "ContractiveAE",
     "DenoisingAE",
     "DropoutAE",
+    "FlowVAE",
     "LinearAE",
     "RegularisedAE",
     "SparseAE",
     "StackedAE",
+    "VampPriorVAE",
 ]
 
 Array = NDArray[Any]
@@ -280,3 +283,22 @@ class BetaVAE(_Estimator, recipe="beta_vae", also=("free_bits",)):
 
 class IWAE(_Estimator, recipe="iwae", also=("free_bits",)):
     """Importance-weighted autoencoder (recipe `iwae`)."""
+
+
+class FlowVAE(_Estimator, recipe="flow_vae", also=("beta", "free_bits")):
+    """VAE whose posterior is bent by a normalising flow (recipe `flow_vae`)."""
+
+
+class VampPriorVAE(_Estimator, recipe="vampprior", also=("beta", "free_bits")):
+    """VAE whose prior mixes the posteriors of learned pseudo-inputs (recipe `vampprior`)."""
+
+
+class ConcreteVAE(_Estimator, recipe="concrete", also=("beta", "free_bits")):
+    """VAE whose code is choices among classes; `transform` gives their probabilities (recipe `concrete`).
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> codes = ConcreteVAE(latent=6, training=Training(epochs=2)).fit_transform(X)
+        >>> np.allclose(codes.sum(1), 1)  # one choice among 6 classes
+        True
+    """

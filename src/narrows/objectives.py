@@ -149,6 +149,12 @@ class Objective(nn.Module):
                 "rate (recipe autoencoder), or a posterior with a density (recipes vae, iwae)"
             )
 
+        if self.rate == "sampled" and getattr(model.posterior, "relaxed", False):
+            raise TypeError(
+                "a relaxed draw is no draw from q, and through a choice no gradient of log q - log p passes. Wrong: "
+                'Concrete codes with rate="sampled"; right: rate="closed", the KL between categoricals'
+            )
+
     def forward(self, model: Autoencoder, batch: Batch) -> Terms:
         """Terms of one batch; x (B, *event) -> bound, distortion, rate, penalty (B,) nats."""
         if model.corruption is not None:

@@ -19,12 +19,12 @@ import inspect
 from typing import Any
 
 from narrows.objectives import Objective
-from narrows.posteriors import Sparse
+from narrows.posteriors import Concrete, Sparse
 from narrows.recipes.common import PASSED, Parts
 from narrows.recipes.dictionaries import sparse
 from narrows.recipes.matched import aae, swae, wae_mmd
 from narrows.recipes.points import autoencoder, contractive, denoising, dropout, linear, regularised, stacked
-from narrows.recipes.variational import beta_vae, iwae, vae
+from narrows.recipes.variational import beta_vae, concrete, flow_vae, iwae, vae, vampprior
 from narrows.spec import describe, misspelt, restore
 
 __all__ = [
@@ -34,11 +34,14 @@ __all__ = [
     "autoencoder",
     "beta_vae",
     "build",
+    "choices",
+    "concrete",
     "contractive",
     "defaults",
     "denoising",
     "deterministic",
     "dropout",
+    "flow_vae",
     "iwae",
     "linear",
     "names",
@@ -48,6 +51,7 @@ __all__ = [
     "stacked",
     "swae",
     "vae",
+    "vampprior",
     "wae_mmd",
 ]
 
@@ -64,6 +68,11 @@ def names() -> dict[str, str]:
 def overcomplete(recipe: str) -> bool:
     """Whether a recipe's code is sparse, so that it has more units than a row has values."""
     return isinstance(globals()[recipe]((2,), latent=2)[0].posterior, Sparse)
+
+
+def choices(recipe: str) -> bool:
+    """Whether a recipe's code is choices among classes, each of which takes as many units."""
+    return isinstance(globals()[recipe]((2,), latent=2)[0].posterior, Concrete)
 
 
 def deterministic(recipe: str) -> bool:

@@ -1,10 +1,4 @@
-"""p(z): what a code is priced against, held to, or drawn from.
-
-A prior is a module whose call returns a Distribution: `prior(context)` has batch () or (B,) and event (latent,). It
-says in `density` whether that distribution can score a code (else it can only be sampled, which is all that a
-discrepancy needs), in `closed` whether the KL from a diagonal normal has a closed form, and it may have a
-`fit(z)` that takes its parameters from codes (n, latent): see `fit_prior`.
-"""
+"""Priors that are what they are, or are fitted to codes in closed form or by expectation maximisation."""
 
 import math
 
@@ -12,14 +6,23 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-__all__ = ["GaussianMixture", "MultivariateGaussian", "Pinwheel", "StandardNormal", "SwissRoll"]
+__all__ = [
+    "GaussianMixture",
+    "MultivariateGaussian",
+    "Pinwheel",
+    "Prior",
+    "StandardNormal",
+    "SwissRoll",
+    "expectation_maximisation",
+]
 
 
-class _Prior(nn.Module):
+class Prior(nn.Module):
     """What priors have in common."""
 
     density = True
     closed = False
+    discrete = False
 
     def __init__(self, latent: int) -> None:
         super().__init__()
@@ -31,7 +34,7 @@ class _Prior(nn.Module):
         return f"latent={self.latent}"
 
 
-class StandardNormal(_Prior):
+class StandardNormal(Prior):
     r"""The fixed prior of the variational autoencoder.
 
     .. math:: p(z) = \mathcal N(z; 0, I)
@@ -56,7 +59,7 @@ class StandardNormal(_Prior):
         return Independent(Normal(self.mean, self.sigma, validate_args=False), 1, validate_args=False)
 
 
-class MultivariateGaussian(_Prior):
+class MultivariateGaussian(Prior):
     r"""A normal with any mean and covariance, fitted to codes in closed form.
 
     .. math:: p(z) = \mathcal N(z; m, L L^\top)
@@ -69,6 +72,8 @@ class MultivariateGaussian(_Prior):
         >>> prior().mean
         tensor([2., 2.])
     """
+
+    closed = True
 
     def __init__(self, latent: int) -> None:
         super().__init__(latent)
@@ -90,7 +95,7 @@ class MultivariateGaussian(_Prior):
         self.scale.copy_(scale)
 
 
-class GaussianMixture(_Prior):
+class GaussianMixture(Prior):
     r"""Several normals, each with any covariance, fitted to codes by expectation maximisation.
 
     .. math:: p(z) = \sum_c \pi_c \, \mathcal N(z; m_c, L_c L_c^\top)
@@ -123,25 +128,32 @@ class GaussianMixture(_Prior):
 
     def fit(self, z: Tensor) -> None:
         """Maximum likelihood for codes (n, latent). Raises ValueError for fewer codes than components."""
-        from sklearn.mixture import GaussianMixture as Mixture
-
-        if len(z) < self.components:
-            raise ValueError(
-                f"a mixture of {self.components} components needs as many codes; got {len(z)}. Take components="
-                f"{len(z)} or less, or MultivariateGaussian"
-            )
-        seed = int(torch.randint(2**31, ()))
-        ridge = 1e-6 * max(float(z.double().var(0, correction=0).mean(-1)), 1e-6)
-        found = Mixture(self.components, reg_covar=ridge, random_state=seed).fit(z.double().numpy())
-        self.logits.copy_(torch.from_numpy(found.weights_).log())
-        self.mean.copy_(torch.from_numpy(found.means_))
-        self.scale.copy_(torch.linalg.cholesky(torch.from_numpy(found.covariances_)))
+        weights, means, covariances = expectation_maximisation(z, self.components)
+        self.logits.copy_(weights.log())
+        self.mean.copy_(means)
+        self.scale.copy_(torch.linalg.cholesky(covariances))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, components={self.components}"
 
 
-class Pinwheel(_Prior):
+def expectation_maximisation(z: Tensor, components: int, kind: str = "full") -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (C,), means (C, D) and covariances (C, D, D), of kind "diag" (C, D), of the mixture for codes (n, D)."""
+    from sklearn.mixture import GaussianMixture as Mixture
+
+    if len(z) < components:
+        raise ValueError(
+            f"a mixture of {components} components needs as many codes; got {len(z)}. Take components="
+            f"{len(z)} or less, or MultivariateGaussian"
+        )
+    seed = int(torch.randint(2**31, ()))
+    ridge = 1e-6 * max(float(z.double().var(0, correction=0).mean(-1)), 1e-6)
+    found = Mixture(components, covariance_type=kind, reg_covar=ridge, random_state=seed).fit(z.double().numpy())
+    weights, means, covariances = map(torch.from_numpy, (found.weights_, found.means_, found.covariances_))
+    return weights, means, covariances
+
+
+class Pinwheel(Prior):
     r"""Ten narrow normals in the plane, like the petals of a flower: the prior of Makhzani et al. 2015, figure 2.
 
     Component c of n points in the direction 2 pi c / n, `radius` away from the origin, with a standard deviation of
@@ -187,7 +199,7 @@ class _Roll(Distribution):
         return torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
 
 
-class SwissRoll(_Prior):
+class SwissRoll(Prior):
     """A spiral in the plane, which has no density there: a prior that can only be sampled (Makhzani et al., figure 4).
 
     Shapes: () x (2,). Raises: ValueError for a code that is not of two units.
