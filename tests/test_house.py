@@ -26,6 +26,7 @@ STAIRS = [
         "activations",
         "divergences",
         "likelihoods",
+        "flows",
         "priors",
         "schedules",
         "posteriors",

@@ -1,10 +1,9 @@
 """Would the exact tests notice? The usual bugs of this field, planted one at a time in a copy of the library.
 
-Each must be caught by a test of test_exact.py, test_likelihoods.py, test_divergences.py or, for dependence among units,
-sparse codes and labels, test_correlation.py, test_sparse.py and test_labels.py, which runs in a process of its own
-against the copy; that test is recorded (`pytest --junit-xml`, or `-rP` on the screen). An untouched copy must pass, or a
-catch would mean nothing. The processes are forked from one that has imported torch already, which saves that many
-start-ups.
+Each must be caught by a test of test_exact.py, test_likelihoods.py, test_divergences.py or the file that stands beside
+its module below, which runs in a process of its own against the copy; that test is recorded (`pytest --junit-xml`, or
+`-rP` on the screen). An untouched copy must pass, or a catch would mean nothing. The processes are forked from one that
+has imported torch already, which saves that many start-ups.
 """
 
 import multiprocessing

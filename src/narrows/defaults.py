@@ -14,10 +14,13 @@ from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
 from narrows.likelihoods import Bernoulli, Gaussian, NegativeBinomial
 from narrows.networks import Conv, Mlp
+from narrows.priors import VampPrior
 
 __all__ = ["arguments", "bound", "counted", "latent", "operations"]
 
 WIDEST = 4096  # units of a sparse code where nobody says how many
+CLASSES = 10  # of each choice
+PSEUDO = 500  # pseudo-inputs of a VampPrior (Tomczak & Welling 2018, section 4)
 BOUND = 5e11  # floating-point operations of a first look at the likelihood: a quarter of a minute on two cores
 
 
@@ -35,7 +38,8 @@ def latent(rows: Rows) -> int:
 def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a recipe for a data set: those given, and for the others what suits the data.
 
-    A sparse code gets four units for each value of a row, at most 4,096. Images of 32 x 32 and more get convolutions
+    A sparse code gets four units for each value of a row, at most 4,096, a code of choices ten classes for each
+    component; a VampPrior at most one pseudo-input for ten training rows. Images of 32 x 32 and more get convolutions
     from 16 channels up, everything else a perceptron of 512 hidden units. A recipe whose own network or likelihood is
     another means just that, whatever the data.
     """
@@ -46,6 +50,10 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     many = recipes.overcomplete(recipe)
     if chosen.get("latent") in (None, "auto"):
         chosen["latent"] = min(4 * math.prod(data.shape), WIDEST) if many else latent(data.train)
+        chosen["latent"] *= CLASSES if recipes.choices(recipe) else 1
+    if standard["prior"] is VampPrior and "prior" not in chosen:
+        few = min(len(data.train) // 10 + 1, PSEUDO)
+        chosen["prior"] = partial(VampPrior, pseudo=few)
     if "likelihood" not in chosen:
         # with beta = 0 a learned sigma or scale has no optimum, and squared errors are what such members are for
         plain = getattr(data.likelihood, "func", data.likelihood)

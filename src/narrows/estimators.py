@@ -52,11 +52,13 @@ __all__ = [
     "AnnealedVAE",
     "BetaTCVAE",
     "BetaVAE",
+    "ConcreteVAE",
     "ConditionalVAE",
     "ContractiveAE",
     "DenoisingAE",
     "DropoutAE",
     "FactorVAE",
+    "FlowVAE",
     "InfoVAE",
     "LinearAE",
     "RegularisedAE",
@@ -65,6 +67,7 @@ __all__ = [
     "SemiSupervisedVAE",
     "SparseAE",
     "StackedAE",
+    "VampPriorVAE",
 ]
 
 Array = NDArray[Any]
@@ -487,3 +490,22 @@ class ConditionalVAE(_Classes, _Estimator, recipe="conditional", also=("beta", "
                 + (f", {strange[0]!r} among them" if strange else "")
             )
         return torch.from_numpy(np.searchsorted(self.classes_, y))
+
+
+class FlowVAE(_Estimator, recipe="flow_vae", also=("beta", "free_bits")):
+    """VAE whose posterior is bent by a normalising flow (recipe `flow_vae`)."""
+
+
+class VampPriorVAE(_Estimator, recipe="vampprior", also=("beta", "free_bits")):
+    """VAE whose prior mixes the posteriors of learned pseudo-inputs (recipe `vampprior`)."""
+
+
+class ConcreteVAE(_Estimator, recipe="concrete", also=("beta", "free_bits")):
+    """VAE whose code is choices among classes; `transform` gives their probabilities (recipe `concrete`).
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> codes = ConcreteVAE(latent=6, training=Training(epochs=2)).fit_transform(X)
+        >>> np.allclose(codes.sum(1), 1)  # one choice among 6 classes
+        True
+    """

@@ -58,6 +58,8 @@ class Autoencoder(nn.Module):
         self.corruption, self.context = corruption, context
         self.start: Callable[..., bool] | None = None
         self.spec: dict[str, Any] | None = None
+        if hasattr(posterior.prior, "attach"):  # made of what this model says of rows
+            posterior.prior.attach(self)  # type: ignore[operator, union-attr]
 
     @property
     def shape(self) -> tuple[int, ...]:

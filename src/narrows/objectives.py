@@ -246,6 +246,11 @@ class Objective(nn.Module):
                 "a deterministic code has no density, so no rate to weigh or sample. Use beta=0 and the closed "
                 "rate (recipe autoencoder), or a posterior with a density (recipes vae, iwae)"
             )
+        if self.rate == "sampled" and getattr(model.posterior, "relaxed", False):
+            raise TypeError(
+                "a relaxed draw is no draw from q, and through a choice no gradient of log q - log p passes. Wrong: "
+                'Concrete codes with rate="sampled"; right: rate="closed", the KL between categoricals'
+            )
         if (self.free_bits or self.capacity) and not self.beta(None):
             raise ValueError(
                 "free_bits and capacity say how much rate is free, and with beta = 0 all of it is: they would change "

@@ -1,5 +1,6 @@
 """Who thought of it: BibTeX for exactly the parts that a model is made of."""
 
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = ["cite"]
@@ -232,6 +233,46 @@ _WORKS = {
   author={Bricken, Trenton and Templeton, Adly and Batson, Joshua and Chen, Brian and Jermyn, Adam and others},
   journal={Transformer Circuits Thread}, year={2023}
 }""",
+    "Flow": """@inproceedings{rezende2015variational,
+  title={Variational Inference with Normalizing Flows},
+  author={Rezende, Danilo Jimenez and Mohamed, Shakir},
+  booktitle={International Conference on Machine Learning}, year={2015}, eprint={1505.05770}
+}""",
+    "MAF": """@inproceedings{papamakarios2017masked,
+  title={Masked Autoregressive Flow for Density Estimation},
+  author={Papamakarios, George and Pavlakou, Theo and Murray, Iain},
+  booktitle={Advances in Neural Information Processing Systems}, year={2017}, eprint={1705.07057}
+}""",
+    "NSF": """@inproceedings{durkan2019neural,
+  title={Neural Spline Flows},
+  author={Durkan, Conor and Bekasov, Artur and Murray, Iain and Papamakarios, George},
+  booktitle={Advances in Neural Information Processing Systems}, year={2019}, eprint={1906.04032}
+}""",
+    "zuko": r"""@software{rozet2022zuko,
+  title={Zuko: Normalizing flows in {PyTorch}},
+  author={Rozet, Fran{\c c}ois and others},
+  year={2022}, doi={10.5281/zenodo.7625672}, license={MIT}, url={https://pypi.org/project/zuko}
+}""",
+    "Autoregressive": """@inproceedings{germain2015made,
+  title={{MADE}: Masked Autoencoder for Distribution Estimation},
+  author={Germain, Mathieu and Gregor, Karol and Murray, Iain and Larochelle, Hugo},
+  booktitle={International Conference on Machine Learning}, year={2015}, eprint={1502.03509}
+}""",
+    "vampprior": """@inproceedings{tomczak2018vae,
+  title={{VAE} with a {VampPrior}},
+  author={Tomczak, Jakub M. and Welling, Max},
+  booktitle={International Conference on Artificial Intelligence and Statistics}, year={2018}, eprint={1705.07120}
+}""",
+    "concrete": """@inproceedings{maddison2017concrete,
+  title={The {Concrete} Distribution: A Continuous Relaxation of Discrete Random Variables},
+  author={Maddison, Chris J. and Mnih, Andriy and Teh, Yee Whye},
+  booktitle={International Conference on Learning Representations}, year={2017}, eprint={1611.00712}
+}""",
+    "gumbel": """@inproceedings{jang2017categorical,
+  title={Categorical Reparameterization with {Gumbel}-Softmax},
+  author={Jang, Eric and Gu, Shixiang and Poole, Ben},
+  booktitle={International Conference on Learning Representations}, year={2017}, eprint={1611.01144}
+}""",
     "adam": """@inproceedings{kingma2015adam,
   title={Adam: A Method for Stochastic Optimization},
   author={Kingma, Diederik P. and Ba, Jimmy},
@@ -259,7 +300,25 @@ _ALSO = {
     **{name: ["autoencoder"] for name in ("dropout", "contractive", "denoising", "stacked")},
     **{game: ["f-gan"] for game in ("KL", "ReverseKL", "PearsonChiSquared", "SquaredHellinger")},
     "GaussianMixture": ["regularised"],  # ex-post density estimation
+    "flow_vae": ["vae", "Flow"],
+    "IAF": ["free_bits", "Autoregressive"],  # the work that has them both
+    "MAF": ["zuko"],
+    "NSF": ["zuko"],
+    "vampprior": ["vae"],
+    "VampPrior": ["vampprior"],
+    "concrete": ["gumbel", "vae"],
+    "Concrete": ["concrete", "gumbel"],
 }
+
+
+def _named(value: Any) -> Iterator[str]:
+    """The parts in an argument's JSON form, and the words that they are given."""
+    if isinstance(value, dict):
+        for part, words in value.items():
+            yield part
+            for word, its in words.items():
+                yield from [word] if its else []
+                yield from _named(its)
 
 
 def cite(spec: dict[str, Any]) -> list[str]:
@@ -274,7 +333,7 @@ def cite(spec: dict[str, Any]) -> list[str]:
         used += [name] if value else []
         used += [value] if isinstance(value, str) else []  # one of several, named by a word
         if isinstance(value, dict):
-            used += list(value) + [word for part in value.values() for word in part if part[word]]
+            used += _named(value)
     used += ["adam"] if spec["arguments"].get("solver", "gradient") == "gradient" else []
     used = [work for name in used for work in (name, *_ALSO.get(name, []))]
     return [_WORKS[name] for name in dict.fromkeys(used) if name in _WORKS]

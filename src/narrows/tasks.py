@@ -13,7 +13,7 @@ from narrows.data import rows as as_rows
 from narrows.evaluate import active_units, codes
 from narrows.models import Autoencoder
 from narrows.networks import Conv, Mlp
-from narrows.posteriors import Deterministic, Gaussian
+from narrows.posteriors import Concrete, Deterministic, Gaussian
 from narrows.priors import GaussianMixture, MultivariateGaussian, StandardNormal
 from narrows.spec import describe
 
@@ -125,7 +125,8 @@ def fit_prior(
     Arguments: `prior` a module of `priors` with a `fit`, such as `GaussianMixture(model.latent, components=10)`; None
     for the model's own. At most `rows` rows are read.
     Returns: the fitted prior, which is now the model's.
-    Raises: TypeError for a prior that cannot be fitted or sampled, ValueError for one of another number of units.
+    Raises: TypeError for a prior that cannot be fitted or sampled, or classes for a code of numbers; ValueError for one
+    of another number of units.
     Reference: From Variational to Deterministic Autoencoders (Ghosh et al., 2020), arXiv:1903.12436, section 4.
 
     Example:
@@ -146,6 +147,11 @@ def fit_prior(
         )
     if chosen.latent != model.latent:
         raise ValueError(f"the model's code has {model.latent} units; this prior is for {chosen.latent}")
+    if getattr(chosen, "discrete", False) != isinstance(model.posterior, Concrete):
+        raise TypeError(
+            f"{type(chosen).__name__} cannot be the prior of a {type(model.posterior).__name__} code: Concrete codes "
+            "are choices among classes and take Categorical(latent), all others are numbers and take any other prior"
+        )
     few = as_rows(data)
     few = few.take(torch.arange(min(len(few), rows)))
     with draws.seeded(seed, 12, 0):

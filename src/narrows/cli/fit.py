@@ -76,8 +76,11 @@ def fit(
     told = ""
     if run.model.context and first == "sample":
         telling = run.config["data"]["telling"]
-        values = telling and ",".join(f"{n}={m:.4g}" for n, m in zip(telling["columns"], telling["mean"], strict=True))
-        told = f" --context {shlex.quote(values)}" if telling else f" --label {shlex.quote(run.data.classes[0])}"  # type: ignore[index]
+        if telling:
+            means = ",".join(f"{n}={m:.4g}" for n, m in zip(telling["columns"], telling["mean"], strict=True))
+            told = f" --context {shlex.quote(means)}"
+        else:
+            told = f" --label {shlex.quote(run.data.classes[0])}"  # type: ignore[index]
     for words in (f"{first} {run.folder}{told}", f"reconstruct {run.folder} {source}", f"project {run.folder}"):
         typer.echo(f"  narrows {words}")
 

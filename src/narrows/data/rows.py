@@ -128,10 +128,9 @@ class Rows:
         if self.binarise == "dynamic":
             x = (draws.uniform(1, x)[0] < x).to(x.dtype)
         label = None if self._label is None else self._label.index_select(0, at)
-        if self._told is not None:
-            context = self._told.index_select(0, at).to(x.dtype)
-        else:
-            context = None if not self.context or label is None else one_hot(label, self.context).to(x.dtype)
+        context = None if self._told is None else self._told.index_select(0, at).to(x.dtype)
+        if context is None and self.context and label is not None:
+            context = one_hot(label, self.context).to(x.dtype)
         target = x if self._target is None else self._target.index_select(0, at)
         return Batch(x, target, context, label, row=index, step=step, rows=len(self))
 

@@ -18,7 +18,7 @@ class ActiveUnits(NamedTuple):
     """Which units of the code carry something, by both definitions in use."""
 
     by_variance: Tensor  # (D,) bool: variance over x of the posterior mean > 0.01 (Burda et al. 2015, section 5.2)
-    by_rate: Tensor | None  # (D,) bool: mean KL > 0.01 nats (Sonderby et al. 2016); None for a deterministic code
+    by_rate: Tensor | None  # (D,) bool: mean KL > 0.01 nats (Sonderby et al. 2016); None where a unit has none
     variance: Tensor  # (D,)
     rate: Tensor | None  # (D,) nats
 
@@ -50,7 +50,8 @@ def active_units(model: Autoencoder, data: Rows | Tensor) -> ActiveUnits:
         means.append(code.z.double().cpu())
         rates.append(code.rates.double().cpu())
     variance = torch.cat(means).var(0, correction=0)
-    rate = torch.cat(rates).mean(0) if model.density and rates[0].shape[-1] == model.latent else None
+    known = model.density and getattr(model.posterior, "closed", True) and rates[0].shape[-1] == model.latent
+    rate = torch.cat(rates).mean(0) if known else None
     return ActiveUnits(variance > 0.01, None if rate is None else rate > 0.01, variance, rate)
 
 

@@ -108,15 +108,19 @@ def score_samples(model: Autoencoder, data: Rows | Tensor, samples: int = 64, se
 
 @torch.no_grad()
 def distortion_rate(model: Autoencoder, data: Rows | Tensor, samples: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Distortion (reconstruction) and rate (KL in closed form) of each row, (n,) nats; -(their sum) is the ELBO."""
+    """Distortion (reconstruction) and rate (KL) of each row, (n,) nats; -(their sum) is the ELBO.
+
+    The rate is in closed form where there is one, else the mean over the same draws.
+    """
     distortions, rates = [], []
     with draws.seeded(seed, 5, 0):
         for batch in batches(model, data):
-            distortion = torch.zeros(len(batch.x), device=batch.x.device)
+            distortion, rate = torch.zeros(2, len(batch.x), device=batch.x.device)
             h = model.hidden(batch.x, batch.context)
             for _ in range(samples):
                 code = model.posterior(h, batch.context)
                 distortion -= log_prob(model.decode(code.z, batch.context), batch.target, batch.seen) / samples
+                rate += code.rate / samples
             distortions.append(distortion.cpu())
-            rates.append(code.rate.cpu())
+            rates.append(rate.cpu())
     return torch.cat(distortions), torch.cat(rates)

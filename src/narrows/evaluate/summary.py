@@ -36,7 +36,7 @@ def evaluate(
     counts = model.likelihood.counts
     levels = getattr(model.likelihood, "levels", 2 if discrete and not counts else None)
     train = data.train.take(torch.arange(min(len(data.train), 10_000)))
-    spent = model.latent  # numbers that a row's code consists of
+    spent = int(getattr(model.posterior, "variables", model.latent))  # numbers that a row's code consists of
     if isinstance(model.posterior, Sparse):
         spent = max(1, round(features(model, train, top=1).active.mean))
     pca, columns = fit_pca(fitted, spent), fit_columns(fitted, levels, counts)

@@ -19,7 +19,7 @@ import inspect
 from typing import Any
 
 from narrows.objectives import Objective
-from narrows.posteriors import Sparse
+from narrows.posteriors import Concrete, Sparse
 from narrows.priors import ConditionalNormal
 from narrows.recipes.common import PASSED, Parts
 from narrows.recipes.dictionaries import sparse
@@ -27,7 +27,18 @@ from narrows.recipes.disentangling import annealed_vae, beta_tc_vae, dip_vae, fa
 from narrows.recipes.labelled import conditional, semi_supervised, semi_supervised_aae
 from narrows.recipes.matched import aae, swae, wae_mmd
 from narrows.recipes.points import autoencoder, contractive, denoising, dropout, linear, regularised, stacked
-from narrows.recipes.variational import beta_vae, ciwae, iwae, miwae, piwae, renyi, vae
+from narrows.recipes.variational import (
+    beta_vae,
+    ciwae,
+    concrete,
+    flow_vae,
+    iwae,
+    miwae,
+    piwae,
+    renyi,
+    vae,
+    vampprior,
+)
 from narrows.spec import describe, misspelt, restore
 
 __all__ = [
@@ -39,7 +50,9 @@ __all__ = [
     "beta_tc_vae",
     "beta_vae",
     "build",
+    "choices",
     "ciwae",
+    "concrete",
     "conditional",
     "contractive",
     "defaults",
@@ -48,6 +61,7 @@ __all__ = [
     "dip_vae",
     "dropout",
     "factor_vae",
+    "flow_vae",
     "infovae",
     "iwae",
     "labelled",
@@ -65,6 +79,7 @@ __all__ = [
     "swae",
     "told",
     "vae",
+    "vampprior",
     "wae_mmd",
 ]
 
@@ -81,6 +96,11 @@ def names() -> dict[str, str]:
 def overcomplete(recipe: str) -> bool:
     """Whether a recipe's code is sparse, so that it has more units than a row has values."""
     return isinstance(globals()[recipe]((2,), latent=2, context=1)[0].posterior, Sparse)
+
+
+def choices(recipe: str) -> bool:
+    """Whether a recipe's code is choices among classes, each of which takes as many units."""
+    return isinstance(globals()[recipe]((2,), latent=2)[0].posterior, Concrete)
 
 
 def deterministic(recipe: str) -> bool:

@@ -5,15 +5,16 @@ from functools import partial
 from typing import Any
 
 from narrows import objectives
+from narrows.flows import IAF
 from narrows.gradients import Piwae
 from narrows.likelihoods import Bernoulli
 from narrows.objectives import Objective
 from narrows.objectives import iwae as importance_weighted
-from narrows.posteriors import Gaussian
-from narrows.priors import StandardNormal
+from narrows.posteriors import Concrete, Flow, Gaussian
+from narrows.priors import Categorical, StandardNormal, VampPrior
 from narrows.recipes.common import Common, Parts, recipe
 
-__all__ = ["beta_vae", "ciwae", "iwae", "miwae", "piwae", "renyi", "vae"]
+__all__ = ["beta_vae", "ciwae", "concrete", "flow_vae", "iwae", "miwae", "piwae", "renyi", "vae", "vampprior"]
 
 
 @recipe(likelihood=Bernoulli, prior=StandardNormal, posterior=Gaussian)
@@ -72,3 +73,21 @@ def renyi(common: Common, samples: int = 5, alpha: float = 0.5, rate: str = "sam
     """Renyi's bound: between the ELBO (alpha = 1) and iwae (0) (Li & Turner 2016, arXiv:1602.02311)."""
     bound = partial(objectives.renyi, alpha=alpha)
     return common.model(common.density()), Objective(bound=bound, samples=samples, rate=rate, **objective)
+
+
+@recipe(likelihood=Bernoulli, prior=StandardNormal, posterior=partial(Flow, flow=IAF))
+def flow_vae(common: Common, **objective: Any) -> Parts:
+    """VAE whose posterior is bent by an inverse autoregressive flow (Kingma et al. 2016, arXiv:1606.04934)."""
+    return common.model(common.density()), Objective(**objective)
+
+
+@recipe(likelihood=Bernoulli, prior=VampPrior, posterior=Gaussian)
+def vampprior(common: Common, **objective: Any) -> Parts:
+    """VAE whose prior mixes the posteriors of learned pseudo-inputs (Tomczak & Welling 2018, arXiv:1705.07120)."""
+    return common.model(common.density()), Objective(**objective)
+
+
+@recipe(likelihood=Bernoulli, prior=Categorical, posterior=Concrete)
+def concrete(common: Common, **objective: Any) -> Parts:
+    """VAE whose code is choices among classes, by Gumbel-softmax (Maddison et al. 2017, arXiv:1611.00712)."""
+    return common.model(common.density()), Objective(**objective)

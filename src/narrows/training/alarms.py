@@ -10,6 +10,7 @@ from narrows.labels import labels_of
 from narrows.models import Autoencoder
 from narrows.objectives import Objective
 from narrows.posteriors import Sparse
+from narrows.priors import StandardNormal
 
 __all__ = ["after", "before", "check_discrepancy", "check_labels", "check_support", "dead", "not_finite"]
 
@@ -107,10 +108,16 @@ def before(model: Autoencoder, objective: Objective, rows: Rows, size: int) -> l
             f"{model.posterior.activation.active} units may fire for a row of only {width} values: nothing forces "  # type: ignore[union-attr]
             f"the model to choose; take --set active={max(width // 4, 1)} or less"
         )
-    if rows.wanted == rows.shape and model.latent >= width and not sparse:
+    units = int(getattr(model.posterior, "variables", model.latent))  # a choice is one number, whatever its classes
+    if rows.wanted == rows.shape and units >= width and not sparse:
         found.append(
             f"the code has {model.latent} units and a row only {width} values: nothing forces the model to compress; "
             f"take --latent {max(width // 2, 1)} or less"
+        )
+    if model.density and objective.rate == "closed" and not getattr(model.posterior, "closed", True):
+        found.append(
+            "the rate is estimated from the draws, as the mean of log q - log p: the KL from "
+            f"{type(model.posterior).__name__} to {type(model.prior).__name__} has no closed form"
         )
     sample = rows.batch(torch.arange(min(len(rows), 10_000))).x.flatten(1)
     constant = int((sample == sample[0]).all(0).sum())
@@ -149,11 +156,12 @@ def after(model: Autoencoder, rows: Rows) -> list[str]:
         return []
     units = active_units(model, rows.take(torch.arange(min(len(rows), 2000))))
     total, active = model.latent, int(units.by_variance.sum())
-    if units.by_rate is None:  # a code without a rate has no scale of its own, and a contracted one is small
+    scaled = units.by_rate is not None or isinstance(model.prior, StandardNormal)
+    if not scaled:  # a code without a rate has no scale of its own, and a contracted one is small
         active = int((units.variance > 1e-4 * units.variance.max()).sum())
     if active == total:
         return []
-    if units.by_rate is None:
+    if not scaled:
         return [f"{total - active} of {total} units of the code never change; a smaller --latent loses nothing"]
     if active == 0:
         return [

@@ -1,28 +1,28 @@
-"""p(z): what a code is priced against, held to, or drawn from.
-
-A prior is a module whose call returns a Distribution: `prior(context)` has batch () or (B,) and event (latent,). It
-says in `density` whether that distribution can score a code (else it can only be sampled, which is all that a
-discrepancy needs), in `closed` whether the KL from a diagonal normal has a closed form, and it may have a
-`fit(z)` that takes its parameters from codes (n, latent): see `fit_prior`.
-"""
+"""Priors that are what they are, or are fitted to codes in closed form or by expectation maximisation."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
-from torch.nn.functional import softplus
 
-from narrows.networks import Mlp
+__all__ = [
+    "GaussianMixture",
+    "MultivariateGaussian",
+    "Pinwheel",
+    "Prior",
+    "StandardNormal",
+    "SwissRoll",
+    "expectation_maximisation",
+]
 
-__all__ = ["ConditionalNormal", "GaussianMixture", "MultivariateGaussian", "Pinwheel", "StandardNormal", "SwissRoll"]
 
-
-class _Prior(nn.Module):
+class Prior(nn.Module):
     """What priors have in common."""
 
     density = True
     closed = False
+    discrete = False
 
     def __init__(self, latent: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class _Prior(nn.Module):
         return f"latent={self.latent}"
 
 
-class StandardNormal(_Prior):
+class StandardNormal(Prior):
     r"""The fixed prior of the variational autoencoder.
 
     .. math:: p(z) = \mathcal N(z; 0, I)
@@ -59,51 +59,7 @@ class StandardNormal(_Prior):
         return Independent(Normal(self.mean, self.sigma, validate_args=False), 1, validate_args=False)
 
 
-class ConditionalNormal(_Prior):
-    r"""A normal whose mean and spread are learned from the context: what codes are like, given what a row is.
-
-    .. math:: p(z \mid c) = \mathcal N(z; \mu(c), \operatorname{diag} \sigma^2(c))
-
-    `context` is the number of features that it reads, `hidden` the widths of the perceptron that reads them. A
-    perceptron that says nothing but zeros gives the standard normal.
-
-    Shapes: context (B, context) -> (B,) x (latent,).
-    Raises: ValueError without features to read, TypeError where a call brings none.
-    Reference: Learning Structured Output Representation using Deep Conditional Generative Models (Sohn et al., 2015),
-    NeurIPS 28, equation 4: the prior network.
-
-    Example:
-        >>> ConditionalNormal(2, context=3)(torch.eye(3)).batch_shape
-        torch.Size([3])
-    """
-
-    closed = True
-
-    def __init__(self, latent: int, context: int, hidden: tuple[int, ...] = (64,)) -> None:
-        super().__init__(latent)
-        if context < 1:
-            raise ValueError(
-                f"a conditional prior reads the context, features that a model is told of every row; got "
-                f"context={context}. Give context=10, for ten classes, or take prior=StandardNormal"
-            )
-        self.context, self.hidden = context, tuple(hidden)
-        self.network = Mlp((context,), (2 * latent,), hidden=self.hidden)
-
-    def forward(self, context: Tensor | None = None) -> Distribution:
-        if context is None:
-            raise TypeError(f"this prior is p(z|c) and needs {self.context} features of context; got none")
-        mean, s = self.network(context).chunk(2, -1)  # (B, latent) each
-        sigma = softplus(s + _ONE) + 1e-6
-        return Independent(Normal(mean, sigma, validate_args=False), 1, validate_args=False)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, context={self.context}, hidden={self.hidden}"
-
-
-_ONE = math.log(math.expm1(1))  # softplus of it is 1
-
-
-class MultivariateGaussian(_Prior):
+class MultivariateGaussian(Prior):
     r"""A normal with any mean and covariance, fitted to codes in closed form.
 
     .. math:: p(z) = \mathcal N(z; m, L L^\top)
@@ -116,6 +72,8 @@ class MultivariateGaussian(_Prior):
         >>> prior().mean
         tensor([2., 2.])
     """
+
+    closed = True
 
     def __init__(self, latent: int) -> None:
         super().__init__(latent)
@@ -137,7 +95,7 @@ class MultivariateGaussian(_Prior):
         self.scale.copy_(scale)
 
 
-class GaussianMixture(_Prior):
+class GaussianMixture(Prior):
     r"""Several normals, each with any covariance, fitted to codes by expectation maximisation.
 
     .. math:: p(z) = \sum_c \pi_c \, \mathcal N(z; m_c, L_c L_c^\top)
@@ -170,25 +128,32 @@ class GaussianMixture(_Prior):
 
     def fit(self, z: Tensor) -> None:
         """Maximum likelihood for codes (n, latent). Raises ValueError for fewer codes than components."""
-        from sklearn.mixture import GaussianMixture as Mixture
-
-        if len(z) < self.components:
-            raise ValueError(
-                f"a mixture of {self.components} components needs as many codes; got {len(z)}. Take components="
-                f"{len(z)} or less, or MultivariateGaussian"
-            )
-        seed = int(torch.randint(2**31, ()))
-        ridge = 1e-6 * max(float(z.double().var(0, correction=0).mean(-1)), 1e-6)
-        found = Mixture(self.components, reg_covar=ridge, random_state=seed).fit(z.double().numpy())
-        self.logits.copy_(torch.from_numpy(found.weights_).log())
-        self.mean.copy_(torch.from_numpy(found.means_))
-        self.scale.copy_(torch.linalg.cholesky(torch.from_numpy(found.covariances_)))
+        weights, means, covariances = expectation_maximisation(z, self.components)
+        self.logits.copy_(weights.log())
+        self.mean.copy_(means)
+        self.scale.copy_(torch.linalg.cholesky(covariances))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, components={self.components}"
 
 
-class Pinwheel(_Prior):
+def expectation_maximisation(z: Tensor, components: int, kind: str = "full") -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (C,), means (C, D) and covariances (C, D, D), of kind "diag" (C, D), of the mixture for codes (n, D)."""
+    from sklearn.mixture import GaussianMixture as Mixture
+
+    if len(z) < components:
+        raise ValueError(
+            f"a mixture of {components} components needs as many codes; got {len(z)}. Take components="
+            f"{len(z)} or less, or MultivariateGaussian"
+        )
+    seed = int(torch.randint(2**31, ()))
+    ridge = 1e-6 * max(float(z.double().var(0, correction=0).mean(-1)), 1e-6)
+    found = Mixture(components, covariance_type=kind, reg_covar=ridge, random_state=seed).fit(z.double().numpy())
+    weights, means, covariances = map(torch.from_numpy, (found.weights_, found.means_, found.covariances_))
+    return weights, means, covariances
+
+
+class Pinwheel(Prior):
     r"""Ten narrow normals in the plane, like the petals of a flower: the prior of Makhzani et al. 2015, figure 2.
 
     Component c of n points in the direction 2 pi c / n, `radius` away from the origin, with a standard deviation of
@@ -234,7 +199,7 @@ class _Roll(Distribution):
         return torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
 
 
-class SwissRoll(_Prior):
+class SwissRoll(Prior):
     """A spiral in the plane, which has no density there: a prior that can only be sampled (Makhzani et al., figure 4).
 
     Shapes: () x (2,). Raises: ValueError for a code that is not of two units.

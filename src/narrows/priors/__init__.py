@@ -1,0 +1,26 @@
+"""p(z): what a code is priced against, held to, or drawn from.
+
+A prior is a module whose call returns a Distribution: `prior(context)` has batch () or (B,) and event (latent,). It
+says in `density` whether that distribution can score a code (else it can only be sampled, which is all that a
+discrepancy needs), in `closed` whether the KL from a normal has a closed form, in `discrete` whether it is over classes
+and not over numbers. It may have a `fit(z)` that takes its parameters from codes (n, latent): see `fit_prior`; and an
+`attach(model)`, which a model calls that is built with it, where it is made of more than numbers of its own.
+"""
+
+from narrows.priors.fixed import GaussianMixture, MultivariateGaussian, Pinwheel, StandardNormal, SwissRoll
+from narrows.priors.learned import Autoregressive, Categorical, ConditionalNormal, Flow, Mixture, VampPrior, one_hot
+
+__all__ = [
+    "Autoregressive",
+    "Categorical",
+    "ConditionalNormal",
+    "Flow",
+    "GaussianMixture",
+    "Mixture",
+    "MultivariateGaussian",
+    "Pinwheel",
+    "StandardNormal",
+    "SwissRoll",
+    "VampPrior",
+    "one_hot",
+]
