@@ -4,7 +4,9 @@ Every function takes rows (`Rows`, or a tensor in model units) and draws under a
 the same number, and torch's generator is left as found.
 """
 
+from narrows.evaluate.annealed import annealed_importance_sampling
 from narrows.evaluate.common import Mean, codes, inputs, reconstruct
+from narrows.evaluate.gap import InferenceGap, Refined, inference_gap, refine, without_encoder
 from narrows.evaluate.generation import frechet_distance
 from narrows.evaluate.latent import ActiveUnits, Features, RoundTrip, active_units, features, round_trip
 from narrows.evaluate.likelihood import (
@@ -14,25 +16,37 @@ from narrows.evaluate.likelihood import (
     log_likelihood,
     score_samples,
 )
+from narrows.evaluate.quadrature import Integral, quadrature
+from narrows.evaluate.spread import Spread, spread
 from narrows.evaluate.summary import evaluate, verdict
 
 __all__ = [
     "ActiveUnits",
     "Features",
+    "InferenceGap",
+    "Integral",
     "Likelihood",
     "Mean",
+    "Refined",
     "RoundTrip",
+    "Spread",
     "active_units",
+    "annealed_importance_sampling",
     "bits_per_dimension",
     "codes",
     "distortion_rate",
     "evaluate",
     "features",
     "frechet_distance",
+    "inference_gap",
     "inputs",
     "log_likelihood",
+    "quadrature",
     "reconstruct",
+    "refine",
     "round_trip",
     "score_samples",
+    "spread",
     "verdict",
+    "without_encoder",
 ]
