@@ -64,7 +64,10 @@ def evaluate(
     from narrows import pictures, store
     from narrows.plots import judged
 
-    others: dict[str, Any] = {"annealed": nr.evaluate.annealed_importance_sampling, "quadrature": nr.evaluate.quadrature}
+    others: dict[str, Any] = {
+        "annealed": nr.evaluate.annealed_importance_sampling,
+        "quadrature": nr.evaluate.quadrature,
+    }
     if estimator not in ("importance", *others):
         raise ValueError(f"there is no estimator {estimator!r}; there is importance, {', '.join(others)}")
 

@@ -8,6 +8,7 @@ from narrows.evaluate.annealed import annealed_importance_sampling
 from narrows.evaluate.common import Mean, codes, inputs, reconstruct
 from narrows.evaluate.gap import InferenceGap, Refined, inference_gap, refine, without_encoder
 from narrows.evaluate.generation import frechet_distance
+from narrows.evaluate.integral import Integral, quadrature
 from narrows.evaluate.latent import ActiveUnits, Features, RoundTrip, active_units, features, round_trip
 from narrows.evaluate.likelihood import (
     Likelihood,
@@ -16,9 +17,8 @@ from narrows.evaluate.likelihood import (
     log_likelihood,
     score_samples,
 )
-from narrows.evaluate.quadrature import Integral, quadrature
-from narrows.evaluate.spread import Spread, spread
 from narrows.evaluate.summary import evaluate, verdict
+from narrows.evaluate.uncertainty import Spread, spread
 
 __all__ = [
     "ActiveUnits",

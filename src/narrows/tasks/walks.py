@@ -64,7 +64,7 @@ def _spherical(ends: Tensor, weight: Tensor) -> Tensor:
     a, b = ends.double()
     lengths = ends.double().norm(dim=1)
     straight = (1 - weight) * a + weight * b
-    angle = torch.arccos(((a @ b) / (lengths[0] * lengths[1]).clamp_min(1e-300)).clamp(-1, 1))
+    angle = torch.arccos(((a @ b) / lengths.prod()).clamp(-1, 1))  # NaN from the origin, which has no direction
     if not 1e-6 < angle < torch.pi - 1e-6:  # one direction, or opposite ones, between which no turn is shortest
         return straight.to(ends)
     turned = (((1 - weight) * angle).sin() * a / lengths[0] + (weight * angle).sin() * b / lengths[1]) / angle.sin()
