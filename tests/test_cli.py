@@ -83,6 +83,24 @@ def test_evaluate(run, capsys):
         assert words in told
 
 
+def test_evaluate_by_another_estimator_and_the_two_gaps(run, monkeypatch, capsys):
+    few = nr.evaluate.annealed_importance_sampling
+    monkeypatch.setattr(nr.evaluate, "annealed_importance_sampling", lambda *a: few(*a, steps=4, chains=2))
+    words = ("--samples", 20, "--rows", 5)
+    assert call("evaluate", run, *words, "--estimator", "annealed", "--gaps") == 0
+    told = capsys.readouterr().out
+    assert "On 5 test rows log p(x) >= " in told
+    assert "annealed importance sampling, 4 steps, K = 2" in told
+    assert "importance-weighted, K = 20" in told
+    assert "approximation" in told
+    assert (run / "gaps.png").stat().st_size > 3000
+    nr.load(run)
+    assert call("evaluate", run, *words, "--estimator", "quadrature") == 1
+    assert "codes of one or two units; this one has 3" in capsys.readouterr().err
+    assert call("evaluate", run, "--estimator", "exact") == 1
+    assert "no estimator 'exact'; there is importance, annealed, quadrature" in capsys.readouterr().err
+
+
 def test_sample_and_reconstruct_write_files_in_the_data_s_own_units(run, tmp_path, capsys):
     assert call("sample", run, "-n", 9, "--out", tmp_path / "s.png") == 0
     with Image.open(tmp_path / "s.png") as picture:
@@ -92,6 +110,8 @@ def test_sample_and_reconstruct_write_files_in_the_data_s_own_units(run, tmp_pat
     assert made.shape == (5, 1, 8, 8)
     assert made.dtype == np.uint8
     assert 8 < made.max() <= 16
+    assert call("sample", run, "-n", 5, "--temperature", 0, "--out", tmp_path / "t.npy") == 0
+    assert (np.load(tmp_path / "t.npy") == np.load(tmp_path / "t.npy")[:1]).all()
     assert call("reconstruct", run, tmp_path / "s.npy", "--out", tmp_path / "r.csv") == 0
     assert np.loadtxt(tmp_path / "r.csv", delimiter=",", skiprows=1).shape == (5, 64)
     assert call("sample", run) == 0
@@ -106,6 +126,9 @@ def test_walks_through_the_code(run, tmp_path, capsys):
     assert np.load(tmp_path / "t.npy").shape == (10, 1, 8, 8)
     assert call("interpolate", run) == call("traverse", run) == 0
     assert (run / "interpolation.png").exists()
+    for path in ("spherical", "density"):
+        assert call("interpolate", run, "--path", path, "--steps", 3, "--out", tmp_path / f"{path}.npy") == 0
+        assert np.load(tmp_path / f"{path}.npy").shape == (3, 1, 8, 8)
     assert call("interpolate", run, "--between", 0, 9999) == 1
     assert "there are test rows 0 to 179; got 9999" in capsys.readouterr().err
     assert call("traverse", run, "--unit", 3) == 1
@@ -121,6 +144,11 @@ def test_codes_and_projections(run, tmp_path, capsys):
     assert call("encode", run, "digits", "--out", tmp_path / "z.csv") == 0
     codes = np.loadtxt(tmp_path / "z.csv", delimiter=",", skiprows=1)
     assert np.allclose(codes[:, 1], table["z1"].to_numpy(), atol=1e-6)
+    assert call("encode", run, "digits", "--spread", "--out", tmp_path / "s.csv") == 0
+    assert (tmp_path / "s.csv").read_text().splitlines()[0] == "z0,z1,z2,sigma0,sigma1,sigma2,entropy"
+    wide = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)
+    assert np.allclose(wide[:, :3], codes, atol=1e-6)
+    assert np.allclose(wide[:, 6], np.log(wide[:, 3:6]).sum(1) + 1.5 * np.log(2 * np.pi * np.e), atol=1e-3)
     assert call("project", run) == 0
     assert (run / "projection.png").exists()
     assert np.loadtxt(run / "projection.csv", delimiter=",", skiprows=1).shape == (180, 2)

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from narrows.objectives import Objective
     from narrows.store import Run, load
     from narrows.tasks import canonical_latent, fit_prior
-    from narrows.training import Training, fit
+    from narrows.training import Training, fit, variational_em
     from narrows.transfer import finetune
 
 __version__ = "0.1.0"
@@ -129,6 +129,7 @@ _NAMES = {
     "fit": "training",
     "fit_prior": "tasks",
     "load": "store",
+    "variational_em": "training",
 }
 
 __all__ = [
@@ -191,6 +192,7 @@ __all__ = [
     "recipes",
     "schedules",
     "tasks",
+    "variational_em",
 ]
 
 

@@ -163,14 +163,15 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         """Mean of `score_samples`, what a grid search maximises."""
         return float(self.score_samples(X).mean())
 
-    def sample(self, n: int = 1, seed: int = 0, mean: bool = True) -> Array:
+    def sample(self, n: int = 1, seed: int = 0, mean: bool = True, temperature: float = 1.0) -> Array:
         """N new rows in the units of the data: the mean of p(x|z) for z from the prior, or a draw from it.
 
-        Raises: TypeError where the model has no prior.
+        `temperature` multiplies the prior's standard deviations. Raises: TypeError where the model has no prior, or one
+        that has no temperature.
         """
         check_is_fitted(self)
         with draws.seeded(seed), torch.no_grad():
-            px = self.model_.sample(n)
+            px = self.model_.sample(n, temperature=temperature)
             return self.scaling_.undo((px.mean if mean else px.sample()).cpu())
 
     def set_params(self, **parameters: Any) -> Self:

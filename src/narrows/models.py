@@ -8,6 +8,7 @@ from torch.distributions import Distribution
 
 from narrows.contract import Code, Pass
 from narrows.likelihoods import Likelihood
+from narrows.priors import tempered
 
 __all__ = ["Autoencoder"]
 
@@ -108,16 +109,19 @@ class Autoencoder(nn.Module):
         if got != self.context:
             raise ValueError(f"this model is told {self.context} features of every row (its context); got {got}")
 
-    def sample(self, n: int, context: Tensor | None = None) -> Distribution:
+    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Distribution:
         """p(x|z) for n draws of z from the prior; its `.mean` and `.sample()` are pictures, rows, words.
 
-        `context` (n, context) is needed where the model was trained with it: what the rows are to be.
+        `context` (n, context) is needed where the model was trained with it: what the rows are to be. `temperature`
+        is what the prior's standard deviations are multiplied by (`priors.tempered`): below 1 samples are more typical
+        and less varied.
 
-        Raises: TypeError where there is no prior to draw from, or no context for a model that was trained with it.
+        Raises: TypeError where there is no prior to draw from, no context for a model that was trained with it, or a
+            temperature for a prior that is not made of normals.
         """
-        return self.decode(self.draw(n, context), context)
+        return self.decode(self.draw(n, context, temperature), context)
 
-    def draw(self, n: int, context: Tensor | None = None) -> Tensor:
+    def draw(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """N codes from the prior, (n, D). Raises: as `sample`."""
         if self.context and context is None:
             raise TypeError(
@@ -130,5 +134,5 @@ class Autoencoder(nn.Module):
                 "this model has no prior p(z) to draw from. Wrong: autoencoder(...) then sample; right: "
                 "fit_prior(model, data) first, or train recipe vae, or decode codes of your own with model.decode(z)"
             )
-        p = self.prior(context)
+        p = self.prior(context) if temperature == 1 else tempered(self.prior(context), temperature)
         return p.expand((n,)).sample() if p.batch_shape else p.sample((n,))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curves", "firing", "grid", "inline", "paired", "png", "profiles", "rates", "scatter", "shown"]
+__all__ = ["curves", "firing", "gaps", "grid", "inline", "paired", "png", "profiles", "rates", "scatter", "shown"]
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -75,6 +75,21 @@ def firing(rate: Tensor) -> "Figure":
     ticks = [t for t in range(-6, 1) if t >= edges[0]]
     ax.set_xticks([edges[0] - 0.3, *ticks], ["never", *(f"{10.0**t:g}" for t in ticks)])
     ax.set_title("units by the share of rows for which they fire", fontsize=10)
+    return figure
+
+
+def gaps(log_p: Tensor, best: Tensor, bound: Tensor) -> "Figure":
+    """Of each row (n,) nats, log p(x) - L[q*] and L[q*] - L[q] one on the other, rows by their sum."""
+    figure, (ax,) = _figure(width=6.2)
+    order = (log_p - bound).argsort(descending=True)
+    approximation, amortisation = (t[order].clamp_min(0).numpy() for t in (log_p - best, best - bound))
+    place = np.arange(len(order))
+    ax.bar(place, approximation, 1.0, color=BLUE, label=f"approximation, mean {approximation.mean():.3g}")
+    name = f"amortisation, mean {amortisation.mean():.3g}"
+    ax.bar(place, amortisation, 1.0, approximation, color=ORANGE, label=name)
+    ax.set_title("log p(x) - ELBO of each row, nats", fontsize=10)
+    ax.set_xlabel("rows, by their gap", fontsize=9)
+    ax.legend(fontsize=8, frameon=False)
     return figure
 
 

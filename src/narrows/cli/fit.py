@@ -42,6 +42,9 @@ def fit(
     size: Annotated[str | None, typer.Option(help="HxW: bring images of unequal size to this one")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out images that cannot be read")] = False,
     counts: Annotated[bool, typer.Option("--counts", help="whole numbers from 0 up, kept as they are")] = False,
+    on_collapse: Annotated[
+        str | None, typer.Option(help="stop or warn where no unit of the code carries anything  [default: warn]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="of weights, order, noise and split  [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps  [default: auto]")] = None,
     folder: Annotated[Path | None, typer.Option(help="where the run is kept  [default: runs/DATA-RECIPE-N]")] = None,
@@ -222,7 +225,8 @@ def _resume(folder: Path | None, values: dict[str, Any], quiet: bool) -> "Run | 
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} holds no run to resume; leave --resume away to begin one")
     config = json.loads((folder / "config.json").read_text())
-    changed = {name: values.pop(name) for name in ("epochs", "minutes", "patience", "save_every") if name in values}
+    free = ("epochs", "minutes", "patience", "save_every", "on_collapse")
+    changed = {name: values.pop(name) for name in free if name in values}
     values.pop("device", None)
     if values:
         raise ValueError(

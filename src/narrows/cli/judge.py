@@ -1,6 +1,6 @@
 """narrows evaluate, narrows verify: what a run is worth, and whether it is what it says."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,9 +57,26 @@ def evaluate(
         int | None, typer.Option(help="K, draws a row of the bound  [default: up to 1000]", min=1)
     ] = None,
     rows: Annotated[int | None, typer.Option(help="rows of each part for it  [default: up to 1000]", min=1)] = None,
+    estimator: Annotated[
+        str, typer.Option(help="importance; or besides, on 100 test rows or --rows: annealed, quadrature")
+    ] = "importance",
+    gaps: Annotated[
+        bool, typer.Option("--gaps", help="split log p(x) - ELBO, on as many rows, into approximation and amortisation")
+    ] = False,
 ) -> None:
     """Measure RUN on its stored train, valid and test rows, beside the cheap alternatives."""
+    import torch
+
     import narrows as nr
+    from narrows import pictures, store
+    from narrows.plots import judged
+
+    others: dict[str, Any] = {
+        "annealed": nr.evaluate.annealed_importance_sampling,
+        "quadrature": nr.evaluate.quadrature,
+    }
+    if estimator not in ("importance", *others):
+        raise ValueError(f"there is no estimator {estimator!r}; there is importance, {', '.join(others)}")
 
     loaded = nr.load(run)
     data = loaded.data
@@ -67,6 +84,17 @@ def evaluate(
     typer.echo(f"{data.name}: the rows stored as train, valid and test when {run} was trained")
     say(loaded)
     typer.echo(loaded.evaluation["verdict"])
+    part, name = judged(data)
+    few = part.take(torch.arange(min(len(part), rows or 100)))
+    if estimator != "importance":
+        typer.echo(f"On {len(few):,} {name} rows {others[estimator](loaded.model, few)}")
+        typer.echo(f"On the same rows {nr.evaluate.log_likelihood(loaded.model, few, samples or 1000)}")
+    if gaps:
+        found = nr.evaluate.inference_gap(loaded.model, few)
+        typer.echo(f"On {len(few):,} {name} rows {found}")
+        target = run / "gaps.png"
+        store.write(target, pictures.png(pictures.gaps(found.log_p, found.after, found.before)))
+        typer.echo(f"wrote {target}: the two gaps of each row")
 
 
 @app.command()

@@ -27,6 +27,7 @@ def sample(
         str | None, typer.Option("--context", help="name=value,...: for a model that was told these")
     ] = None,
     mean: Annotated[bool, typer.Option("--mean/--draw", help="the mean of p(x|z), or a draw from it")] = True,
+    temperature: Annotated[float, typer.Option(help="multiplies the standard deviations of the prior", min=0)] = 1.0,
     out: Out = None,
 ) -> None:
     """Draw new rows from RUN."""
@@ -50,7 +51,7 @@ def sample(
         one = torch.eye(len(known))[[known.index(label)]].repeat(n, 1)
         context = one if loaded.model.context else None
     with nr.draws.seeded(seed), torch.no_grad():
-        z = loaded.model.draw(n, context)
+        z = loaded.model.draw(n, context, temperature)
         if classes and label is not None:
             z[:, :classes] = one  # the label is part of the code
         px = loaded.model.decode(z, context)
@@ -76,9 +77,10 @@ def interpolate(
     run: RunFolder,
     between: Annotated[tuple[int, int], typer.Option(help="two test rows, by number")] = (0, 1),
     steps: Annotated[int, typer.Option(help="pictures on the way, both ends among them")] = 9,
+    path: Annotated[str, typer.Option(help="linear, spherical, density: through likely codes")] = "linear",
     out: Out = None,
 ) -> None:
-    """Walk from one test row of RUN to another, straight through the code."""
+    """Walk from one test row of RUN to another through the code."""
     import torch
 
     import narrows as nr
@@ -89,7 +91,7 @@ def interpolate(
     for number in between:
         if not 0 <= number < len(rows):
             raise ValueError(f"there are {name} rows 0 to {len(rows) - 1}; got {number}")
-    made = nr.tasks.interpolate(loaded.model, rows.take(torch.tensor(between)), steps)
+    made = nr.tasks.interpolate(loaded.model, rows.take(torch.tensor(between)), steps, path)
     _write(made, loaded, out or Path(run) / f"interpolation.{_suffix(loaded)}", across=steps)
 
 
@@ -117,13 +119,28 @@ def traverse(
 
 
 @app.command()
-def encode(run: RunFolder, data: Source, out: Out = None) -> None:
+def encode(
+    run: RunFolder,
+    data: Source,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="also how sure the model is: sigma of each unit, entropy in nats")
+    ] = False,
+    out: Out = None,
+) -> None:
     """Write the full code of every row of DATA as a table."""
+    import torch
+
     import narrows as nr
 
     loaded = nr.load(run)
-    z = nr.evaluate.codes(loaded.model, nr.data.like(loaded.config["data"], data)).numpy()
-    _table(z, [f"z{i}" for i in range(z.shape[1])], out or Path(run) / "codes.csv")
+    rows = nr.data.like(loaded.config["data"], data)
+    z = nr.evaluate.codes(loaded.model, rows)
+    names = [f"z{i}" for i in range(z.shape[1])]
+    if spread:
+        found = nr.evaluate.spread(loaded.model, rows)
+        z = torch.cat([z, found.code, found.entropy[:, None]], 1)
+        names += [f"sigma{i}" for i in range(found.code.shape[1])] + ["entropy"]
+    _table(z.numpy(), names, out or Path(run) / "codes.csv")
 
 
 @app.command()

@@ -4,10 +4,13 @@ Every function takes rows (`Rows`, or a tensor in model units) and draws under a
 the same number, and torch's generator is left as found.
 """
 
+from narrows.evaluate.annealed import annealed_importance_sampling
 from narrows.evaluate.classes import accuracy, log_joint, predict_proba
 from narrows.evaluate.common import Mean, codes, inputs, reconstruct
+from narrows.evaluate.gap import InferenceGap, Refined, inference_gap, refine, without_encoder
 from narrows.evaluate.generation import frechet_distance
 from narrows.evaluate.gradients import GradientVariance, gradient_variance
+from narrows.evaluate.integral import Integral, quadrature
 from narrows.evaluate.latent import ActiveUnits, Features, RoundTrip, active_units, features, round_trip
 from narrows.evaluate.likelihood import (
     Likelihood,
@@ -17,16 +20,22 @@ from narrows.evaluate.likelihood import (
     score_samples,
 )
 from narrows.evaluate.summary import evaluate, verdict
+from narrows.evaluate.uncertainty import Spread, spread
 
 __all__ = [
     "ActiveUnits",
     "Features",
     "GradientVariance",
+    "InferenceGap",
+    "Integral",
     "Likelihood",
     "Mean",
+    "Refined",
     "RoundTrip",
+    "Spread",
     "accuracy",
     "active_units",
+    "annealed_importance_sampling",
     "bits_per_dimension",
     "codes",
     "distortion_rate",
@@ -34,12 +43,17 @@ __all__ = [
     "features",
     "frechet_distance",
     "gradient_variance",
+    "inference_gap",
     "inputs",
     "log_joint",
     "log_likelihood",
     "predict_proba",
+    "quadrature",
     "reconstruct",
+    "refine",
     "round_trip",
     "score_samples",
+    "spread",
     "verdict",
+    "without_encoder",
 ]

@@ -15,13 +15,22 @@ from narrows.likelihoods import log_prob
 from narrows.models import Autoencoder
 from narrows.objectives import log_weights
 
-__all__ = ["BUDGET", "Likelihood", "bits_per_dimension", "distortion_rate", "log_likelihood", "score_samples"]
+__all__ = [
+    "BUDGET",
+    "Likelihood",
+    "bits_per_dimension",
+    "distortion_rate",
+    "importance",
+    "log_likelihood",
+    "refuse_unpriced",
+    "score_samples",
+]
 
 BUDGET = 2_000_000  # numbers that the decoder may hold at once: fits the caches better than memory, and is flat in K
 
 
 class Likelihood(NamedTuple):
-    """What `log_likelihood` found, in nats."""
+    """What `log_likelihood` or `annealed_importance_sampling` found, in nats."""
 
     values: Tensor  # (n,) estimate of log p(x) of each row; a lower bound in expectation
     mean: float
@@ -29,10 +38,20 @@ class Likelihood(NamedTuple):
     monte_carlo_error: float  # of the mean, from the finite number of draws
     effective_sample_size: Tensor  # (n,) in 1..K; near 1 the estimate hangs on one draw and is too low
     samples: int
+    estimator: str = "importance-weighted"
+
+    @classmethod
+    def of(cls, sums: Tensor, samples: int, estimator: str = "importance-weighted") -> "Likelihood":
+        """From log sum w and log sum w^2 of the `samples` weights of each row, (2, n)."""
+        total, squares = sums
+        value, size = total - math.log(samples), (2 * total - squares).exp()
+        variance = (samples / size - 1).clamp_min(0) / samples
+        error = math.sqrt(float(variance.sum())) / len(value)
+        return cls(value, *Mean.of(value), error, size, samples, estimator)
 
     def __str__(self) -> str:
         return (
-            f"log p(x) >= {self.mean:.4g} ± {self.standard_error:.2g} nats (importance-weighted, K = {self.samples}, "
+            f"log p(x) >= {self.mean:.4g} ± {self.standard_error:.2g} nats ({self.estimator}, K = {self.samples}, "
             f"Monte Carlo error {self.monte_carlo_error:.2g}, median effective sample size "
             f"{float(self.effective_sample_size.median()):.3g})"
         )
@@ -57,6 +76,25 @@ def _log_weights(model: Autoencoder, batch: Batch, samples: int, piece: int) -> 
         yield -(distortion + rate).unflatten(0, (k, -1)).double()
 
 
+def refuse_unpriced(model: Autoencoder, batch: Batch, what: str) -> None:
+    """Raises TypeError where p(z) cannot be integrated over all of space: no density, or codes within bounds."""
+    p = model.prior(batch.context) if model.density and model.prior is not None else None
+    if p is None:
+        raise TypeError(
+            f"{what} needs the density p(z) of a code, and this model's code has none. Use a model that prices its "
+            "code, such as recipe vae or iwae"
+        )
+    try:
+        free = bool(p.support.check(1e3 * torch.ones_like(p.sample())).all())  # type: ignore[union-attr]
+    except NotImplementedError:
+        free = True  # a distribution that does not say
+    if not free:
+        raise TypeError(
+            f"{what} moves through all of space, and codes of {type(model.prior).__name__} lie within bounds. Use "
+            "log_likelihood, which draws from q(z|x)"
+        )
+
+
 @torch.no_grad()
 def log_likelihood(model: Autoencoder, data: Rows | Tensor, samples: int = 5000, seed: int = 0) -> Likelihood:
     r"""Importance-weighted estimate of log p(x), a lower bound in expectation that rises to it with K = `samples`.
@@ -71,19 +109,22 @@ def log_likelihood(model: Autoencoder, data: Rows | Tensor, samples: int = 5000,
     """
     if samples < 1:
         raise ValueError(f"log_likelihood takes at least one sample; got samples={samples}")
-    values, sizes = [], []
+    found = []
     width = math.prod(model.likelihood.wants)
     with draws.seeded(seed, 4, 0):
         for batch in batches(model, data, max(1, min(256, BUDGET // width))):
-            total = squares = torch.full((len(batch.x),), -math.inf, dtype=torch.float64, device=batch.x.device)
-            for log_w in _log_weights(model, batch, samples, max(1, BUDGET // (width * len(batch.x)))):
-                total = torch.logaddexp(total, log_w.logsumexp(0))
-                squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
-            values.append((total - math.log(samples)).cpu())
-            sizes.append((2 * total - squares).exp().cpu())
-    value, size = torch.cat(values), torch.cat(sizes)
-    variance = (samples / size - 1).clamp_min(0) / samples
-    return Likelihood(value, *Mean.of(value), math.sqrt(float(variance.sum())) / len(value), size, samples)
+            found.append(importance(model, batch, samples))
+    return Likelihood.of(torch.cat(found, 1), samples)
+
+
+def importance(model: Autoencoder, batch: Batch, samples: int) -> Tensor:
+    """Log sum w and log sum w^2 of `samples` importance weights of each row, (2, B), on the CPU."""
+    width = math.prod(model.likelihood.wants)
+    total = squares = torch.full((len(batch.x),), -math.inf, dtype=torch.float64, device=batch.x.device)
+    for log_w in _log_weights(model, batch, samples, max(1, BUDGET // (width * len(batch.x)))):
+        total = torch.logaddexp(total, log_w.logsumexp(0))
+        squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
+    return torch.stack([total, squares]).cpu()
 
 
 @torch.no_grad()

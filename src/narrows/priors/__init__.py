@@ -7,7 +7,7 @@ and not over numbers. It may have a `fit(z)` that takes its parameters from code
 `attach(model)`, which a model calls that is built with it, where it is made of more than numbers of its own.
 """
 
-from narrows.priors.fixed import GaussianMixture, MultivariateGaussian, Pinwheel, StandardNormal, SwissRoll
+from narrows.priors.fixed import GaussianMixture, MultivariateGaussian, Pinwheel, StandardNormal, SwissRoll, tempered
 from narrows.priors.learned import Autoregressive, Categorical, ConditionalNormal, Flow, Mixture, VampPrior, one_hot
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "SwissRoll",
     "VampPrior",
     "one_hot",
+    "tempered",
 ]

@@ -14,6 +14,7 @@ __all__ = [
     "StandardNormal",
     "SwissRoll",
     "expectation_maximisation",
+    "tempered",
 ]
 
 
@@ -221,3 +222,32 @@ class SwissRoll(Prior):
 
     def forward(self, context: Tensor | None = None) -> Distribution:
         return _Roll(self.like, self.turns)
+
+
+def tempered(p: Distribution, temperature: float) -> Distribution:
+    r"""The same normals about the same means, each standard deviation multiplied by a temperature.
+
+    A normal, N(m, S) -> N(m, temperature^2 S); a mixture of normals, each component so, their weights as they are. At
+    temperature 0 nothing is left but the means.
+
+    Raises: TypeError for other distributions, ValueError for a temperature below 0.
+
+    Example:
+        >>> tempered(StandardNormal(2)(), 0.5).stddev
+        tensor([0.5000, 0.5000])
+    """
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"a temperature multiplies standard deviations: at least 0; got {temperature}")
+    match p:
+        case Independent(base_dist=Normal(loc=mean, scale=sigma)):
+            n = p.reinterpreted_batch_ndims
+            return Independent(Normal(mean, temperature * sigma, validate_args=False), n, validate_args=False)
+        case MultivariateNormal(loc=mean):
+            return MultivariateNormal(mean, scale_tril=temperature * p.scale_tril, validate_args=False)
+        case MixtureSameFamily():
+            parts = tempered(p.component_distribution, temperature)
+            return MixtureSameFamily(p.mixture_distribution, parts, validate_args=False)
+    raise TypeError(
+        f"a temperature narrows a prior of normals or of mixtures of normals, and this one is {type(p).__name__}. "
+        "Sample at temperature 1, or fit_prior(model, data, GaussianMixture(latent)) first"
+    )

@@ -12,7 +12,17 @@ from narrows.objectives import Objective
 from narrows.posteriors import Sparse
 from narrows.priors import StandardNormal
 
-__all__ = ["after", "before", "check_discrepancy", "check_labels", "check_support", "dead", "not_finite"]
+__all__ = [
+    "COLLAPSED",
+    "after",
+    "before",
+    "check_discrepancy",
+    "check_labels",
+    "check_support",
+    "collapsed",
+    "dead",
+    "not_finite",
+]
 
 
 def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> None:
@@ -150,6 +160,25 @@ def _without_gradient(model: Autoencoder, objective: Objective, rows: Rows) -> l
     return dead
 
 
+COLLAPSED = (
+    "posterior collapse: no unit of the code carries anything about x, and the decoder ignores it. Warm up "
+    'beta (--set \'beta={"WarmUp": {"steps": 2000}}\'), keep free bits (--set free_bits=0.1), or lower --beta'
+)
+
+
+def collapsed(model: Autoencoder, rows: Rows, rate: float) -> bool:
+    """Whether no unit of a code with a density carries anything, by rate and by variance, on the first 256 rows.
+
+    `rate` is the mean rate of training rows since the last check, nats: rows are read only where that leaves each unit
+    below 0.01 on average, so a healthy run pays nothing. The model is left in training mode.
+    """
+    if not model.density or not rate < 0.01 * model.latent:
+        return False
+    units = active_units(model, rows.take(torch.arange(min(len(rows), 256))))
+    model.train()
+    return not units.by_variance.any() and (units.by_rate is None or not units.by_rate.any())
+
+
 def after(model: Autoencoder, rows: Rows) -> list[str]:
     """What the trained code shows: posterior collapse, units that never change (of sparse codes see `dead`)."""
     if isinstance(model.posterior, Sparse):
@@ -164,10 +193,7 @@ def after(model: Autoencoder, rows: Rows) -> list[str]:
     if not scaled:
         return [f"{total - active} of {total} units of the code never change; a smaller --latent loses nothing"]
     if active == 0:
-        return [
-            "posterior collapse: no unit of the code carries anything about x, and the decoder ignores it. Warm up "
-            'beta (--set \'beta={"WarmUp": {"steps": 2000}}\'), keep free bits (--set free_bits=0.1), or lower --beta'
-        ]
+        return [COLLAPSED]
     return [
         f"{total - active} of {total} units of the code are inactive (posterior collapse of single units). That is "
         f"harmless if the rate is what you want to spend; else --set free_bits=0.1, or --latent {active}"

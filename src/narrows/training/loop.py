@@ -135,7 +135,8 @@ def fit(
         if model.prior is not None and not model.density and objective.discrepancy is None:
             fit_prior(model, rows, seed=training.seed)  # it took no part in training
         if here.rank == 0:
-            config["alarms"] += alarms.after(model, held or rows) + alarms.dead(model, rows)
+            found = alarms.after(model, held or rows) + alarms.dead(model, rows)
+            config["alarms"] += [sentence for sentence in found if sentence not in config["alarms"]]
         if kept is not None:
             store.write_tensors(kept / "weights.safetensors", store.state_of(model, objective))
             store.write_json(kept / "config.json", config)
@@ -249,6 +250,8 @@ def _loop(
                         file.write(_line(record))
                 progress.show(record, now.best_step == now.step)
                 settled = now.step >= max(FEWEST, objective.settled)
+                if settled and here.agree(alarms.collapsed(model, held or rows, record["train"]["rate"])):
+                    stop = _collapse(run, now, training, progress) or stop
                 stop = stop or (held is not None and settled and now.stale >= training.patience)
             if due or stop or time.monotonic() - saved >= training.save_every:
                 keep()
@@ -396,6 +399,18 @@ def _held_out(model: Autoencoder, objective: Objective, held: Rows, seed: int) -
     return found.mean(1), values
 
 
+def _collapse(run: Run, now: _State, training: Training, progress: Progress) -> bool:
+    """Says that the code has collapsed, once; whether training ends with that."""
+    said = [alarms.COLLAPSED]
+    if training.on_collapse == "stop":
+        said += [f"training was stopped at step {now.step:,}, where the code had collapsed (--on-collapse stop)"]
+    for sentence in said:
+        if sentence not in run.config["alarms"]:
+            progress.say(f"step {now.step:,}: {sentence}")
+            run.config["alarms"].append(sentence)
+    return training.on_collapse == "stop"
+
+
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(record) + "\n"
 
@@ -449,7 +464,7 @@ def _open(folder: Path, config: dict[str, Any], resume: bool, here: World) -> tu
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} holds no run to resume; leave --resume away to begin one")
     before = json.loads((folder / "config.json").read_text())
-    free = ("epochs", "minutes", "patience", "save_every", "device")
+    free = ("epochs", "minutes", "patience", "save_every", "device", "on_collapse")
     for part in ("spec", "objective", "data", "training", "threads"):
         was, now = before[part], config[part]
         if part == "data":

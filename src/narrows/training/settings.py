@@ -35,6 +35,7 @@ class Training(BaseModel):
     seed: int = Field(0, ge=0, description="of data order and noise; a recipe has its own for the weights")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     compile: bool = Field(False, description="through torch.compile; weights then differ from eager ones")
+    on_collapse: Literal["warn", "stop"] = Field("warn", description="where no unit of the code carries anything")
     save_every: float = Field(30.0, ge=0, description="seconds between checkpoints")
 
     def __init__(self, **values: Any) -> None:

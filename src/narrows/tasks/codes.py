@@ -1,4 +1,4 @@
-"""What a trained model is for: walks through the code, projections, priors that make it generative (more to come)."""
+"""Codes in the plane, codes with axes that can be read, codes with a density that makes a model generative."""
 
 import copy
 from typing import Any, NamedTuple
@@ -17,60 +17,7 @@ from narrows.posteriors import Concrete, Deterministic, Gaussian
 from narrows.priors import GaussianMixture, MultivariateGaussian, StandardNormal
 from narrows.spec import describe
 
-__all__ = ["Projection", "Traversal", "canonical_latent", "fit_prior", "interpolate", "project", "traverse"]
-
-
-@torch.no_grad()
-def interpolate(model: Autoencoder, ends: Rows | Tensor, steps: int = 9) -> Tensor:
-    """E[x|z] along the straight line between the codes of two rows (2, *event), (steps, *event) in model units.
-
-    What a model is told (context) goes over from that of the first row to that of the second as the code does.
-
-    Raises: ValueError for fewer than 2 steps, or other than 2 rows.
-    """
-    ends = as_rows(ends)
-    if steps < 2 or len(ends) != 2:
-        raise ValueError(f"a path has two ends and at least 2 steps; got {len(ends)} rows, steps={steps}")
-    weight = torch.linspace(0, 1, steps)[:, None]
-    z, context = (
-        None if t is None else ((1 - weight) * t[0] + weight * t[1]).to(next(model.parameters()).device)
-        for t in (codes(model, ends), ends.batch(torch.arange(2)).context)
-    )
-    return model.decode(z, context).mean.cpu()  # type: ignore[arg-type]
-
-
-class Traversal(NamedTuple):
-    """Walks along single units of the code."""
-
-    x: Tensor  # (units, steps, *event) E[x|z], model units
-    units: list[int]  # by falling rate, or variance where there is no rate
-
-
-@torch.no_grad()
-def traverse(
-    model: Autoencoder, rows: Rows | Tensor, units: list[int] | None = None, steps: int = 12, width: float = 2.5
-) -> Traversal:
-    """Moves one unit at a time from -width to +width standard deviations about the mean code of some rows.
-
-    A model that is told context is told that of the first row throughout.
-
-    `units` None: the eight that carry most. Raises: ValueError for a unit that is not there.
-    """
-    used = active_units(model, rows)
-    weight = used.rate if used.rate is not None else used.variance
-    chosen = [int(u) for u in weight.argsort(descending=True)[:8]] if units is None else units
-    for unit in chosen:
-        if not 0 <= unit < model.latent:
-            raise ValueError(f"the code has units 0 to {model.latent - 1}; got {unit}")
-    z = codes(model, rows)
-    path = z.mean(0).repeat(len(chosen), steps, 1)
-    for i, unit in enumerate(chosen):
-        path[i, :, unit] += torch.linspace(-width, width, steps) * z[:, unit].std()
-    device = next(model.parameters()).device
-    told = as_rows(rows).batch(torch.arange(1)).context
-    context = None if told is None else told.to(device).expand(len(chosen) * steps, -1)
-    x = model.decode(path.flatten(0, 1).to(device), context).mean.cpu()
-    return Traversal(x.unflatten(0, (len(chosen), steps)), chosen)
+__all__ = ["Projection", "canonical_latent", "fit_prior", "project"]
 
 
 class Projection(NamedTuple):

@@ -1,0 +1,16 @@
+"""What a trained model is for: walks through the code, projections, priors that make it generative (more to come)."""
+
+from narrows.tasks.codes import Projection, canonical_latent, fit_prior, project
+from narrows.tasks.walks import Moved, Traversal, arithmetic, interpolate, traverse
+
+__all__ = [
+    "Moved",
+    "Projection",
+    "Traversal",
+    "arithmetic",
+    "canonical_latent",
+    "fit_prior",
+    "interpolate",
+    "project",
+    "traverse",
+]
