@@ -358,13 +358,13 @@ def test_annealed_capacity_grows_to_what_the_code_can_hold() -> None:
     """2.5 nats a unit over 2,000 steps, or what is given; the rate is held to it from both sides."""
     _, objective = nr.recipes.annealed_vae((5,), latent=4)
     assert (objective.capacity(None), objective.capacity(1000), objective.settled) == (10.0, 5.0, 2000)
-    assert objective.beta(None) == 1000
+    assert objective.beta(None) == 30
     assert nr.recipes.annealed_vae((5,), capacity=3.0)[1].settled == 0
     x = torch.randint(2, (200, 12)).float()
     model, objective = nr.recipes.annealed_vae((12,), latent=2, network=partial(Mlp, hidden=(16,)), capacity=1.5)
     run = nr.fit(model.float(), objective.float(), x, x, training=nr.Training(epochs=150, batch=100), quiet=True)
     assert run.metrics[-1]["valid"]["rate"] == pytest.approx(1.5, abs=0.25)
-    assert "+ 1e+03 x |rate (KL) 1." in (line := sentence(run.metrics[-1]))
+    assert "+ 30 x |rate (KL) 1." in (line := sentence(run.metrics[-1]))
     assert " - 1.50| | held-out " in line
 
 
