@@ -112,16 +112,21 @@ def main():
     left.plot(places, [b for _, b in first], "o-", ms=4, color="#2563a8", lw=1, label="log p(x)")
     left.plot(places, [a for a, _ in first], "o-", ms=4, color="#d9822b", lw=1, label="ELBO")
     left.fill_between(places, [a for a, _ in first], [b for _, b in first], color="#d9822b", alpha=0.2, lw=0)
-    left.annotate("M step: both rise,\nq is stale", (0.5, sum(trace[1]) / 2), xytext=(1.3, sum(trace[1]) / 2 - 0.5),
+    left.annotate("M step: both rise,\nq is stale", (0.5, sum(trace[1]) / 2), xytext=(-0.1, sum(trace[1]) / 2 + 1.6),
                   arrowprops={"arrowstyle": "-", "lw": 0.6}, fontsize=9)  # fmt: skip
-    left.annotate("E step: the bound\ntouches", (1, trace[2][0]), xytext=(2.2, trace[0][0] + 0.3),
+    left.annotate("E step: the bound\ntouches", (2, trace[4][0]), xytext=(2.7, trace[4][0] - 0.9),
                   arrowprops={"arrowstyle": "-", "lw": 0.6}, fontsize=9)  # fmt: skip
     left.set(xlabel="iteration", ylabel="nats a row", title="up the bound, one direction at a time")
     left.legend(frameon=False, fontsize=9, loc="lower right")
-    right.semilogy(range(60), [top - trace[2 * i][1] for i in range(60)], color="#2563a8", label="of log p(x)")
+    right.semilogy(
+        range(60),
+        [top - trace[2 * i][1] for i in range(60)],
+        color="#2563a8",
+        label="of log p(x) from probabilistic PCA",
+    )
     right.semilogy(range(60), [trace[2 * i + 1][1] - trace[2 * i + 1][0] for i in range(60)], color="#d9822b",
-                   label="of the ELBO after the M step from log p(x)")  # fmt: skip
-    right.set(xlabel="iteration", ylabel="nats a row", title="distance from probabilistic PCA")
+                   label="of the ELBO from log p(x), after the M step")  # fmt: skip
+    right.set(xlabel="iteration", ylabel="nats a row", title="it converges, in the end by a constant factor")
     right.legend(frameon=False, fontsize=9)
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
