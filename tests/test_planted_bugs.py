@@ -1,9 +1,9 @@
 """Would the exact tests notice? The usual bugs of this field, planted one at a time in a copy of the library.
 
-Each must be caught by a test of test_exact.py, test_likelihoods.py, test_divergences.py or, for sparse codes,
-test_sparse.py, which runs in a process of its own against the copy; that test is recorded (`pytest --junit-xml`, or
-`-rP` on the screen). An untouched copy must pass, or a catch would mean nothing. The processes are forked from one that
-has imported torch already, which saves that many start-ups.
+Each must be caught by a test of test_exact.py, test_likelihoods.py, test_divergences.py, test_objectives.py
+or, for sparse codes, test_sparse.py and, for estimators, test_gradients.py, which runs in a process of its own against
+the copy; that test is recorded (`pytest --junit-xml`, or `-rP` on the screen). An untouched copy must pass, or a catch
+would mean nothing. The processes are forked from one that has imported torch already, which saves that many start-ups.
 """
 
 import multiprocessing
@@ -97,6 +97,19 @@ BUGS = [
     ("AuxK of living units", "penalties", "h.masked_fill(~dead, -math.inf)", "h"),
     ("AuxK teaches its own error", "penalties", "found.px.mean.detach()", "found.px.mean"),
     ("target activity the other way round", "penalties", "(target, target / active)", "(active, active / target)"),
+    (
+        "MIWAE over the wrong axis",
+        "objectives",
+        "t.unflatten(0, (groups, -1)).transpose(0, 1)",
+        "t.unflatten(0, (groups, -1))",
+    ),
+    ("Renyi without its power", "objectives", ".log1p() / power", ".log1p()"),
+    ("STL keeps the score", "gradients", "log_q=log_q - (score - score.detach())", "log_q=log_q"),
+    ("DReG with single weights", "gradients", "slope * share.reshape(-1, 1)", "slope"),
+    ("rewards not cut off", "gradients", "else drawn.distortion).detach()", "else drawn.distortion)"),
+    ("leave-one-out with itself", "gradients", "(f.sum(0) - f) / (len(f) - 1)", "f.sum(0) / len(f)"),
+    ("VIMCO climbs down", "gradients", "(value.detach() - without)", "(without - value.detach())"),
+    ("PIWAE's decoder from MIWAE", "gradients", "_only_slope(encoder + decoder)", "_only_slope(encoder)"),
     ("directions of any length", "networks", "normalize(self.weight, dim=1)", "self.weight"),
 ]
 
@@ -132,11 +145,13 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
         text = file.read_text()
         assert text.count(right) == 1, f"the text to spoil occurs {text.count(right)} times in {module}.py"
         file.write_text(text.replace(right, wrong))
-        files = ["test_exact.py", "test_likelihoods.py", "test_divergences.py"]
+        files = ["test_exact.py", "test_likelihoods.py", "test_divergences.py", "test_objectives.py"]
         likely = f"test_{module}.py"
         files.sort(key=lambda name: name != likely)  # the likelier first
         if module in ("activations", "penalties", "networks"):
             files = ["test_sparse.py"]
+        if module == "gradients":
+            files = ["test_gradients.py"]
         process = context.Process(target=judge, args=(str(folder), str(folder / "log"), files))
         process.start()
         process.join(300)
