@@ -124,6 +124,19 @@ BUGS = [
     ("AuxK of living units", "penalties", "h.masked_fill(~dead, -math.inf)", "h"),
     ("AuxK teaches its own error", "penalties", "found.px.mean.detach()", "found.px.mean"),
     ("target activity the other way round", "penalties", "(target, target / active)", "(active, active / target)"),
+    (
+        "MIWAE over the wrong axis",
+        "objectives",
+        "t.unflatten(0, (groups, -1)).transpose(0, 1)",
+        "t.unflatten(0, (groups, -1))",
+    ),
+    ("Renyi without its power", "objectives", ".log1p() / power", ".log1p()"),
+    ("STL keeps the score", "gradients", "log_q=log_q - (score - score.detach())", "log_q=log_q"),
+    ("DReG with single weights", "gradients", "slope * share.reshape(-1, 1)", "slope"),
+    ("rewards not cut off", "gradients", "else drawn.distortion).detach()", "else drawn.distortion)"),
+    ("leave-one-out with itself", "gradients", "(f.sum(0) - f) / (len(f) - 1)", "f.sum(0) / len(f)"),
+    ("VIMCO climbs down", "gradients", "(value.detach() - without)", "(without - value.detach())"),
+    ("PIWAE's decoder from MIWAE", "gradients", "_only_slope(encoder + decoder)", "_only_slope(encoder)"),
     ("directions of any length", "networks", "normalize(self.weight, dim=1)", "self.weight"),
     ("a label's entropy forgotten", "labels", "weight * (log_weight - log_p)", "weight * -log_p"),
     (
@@ -211,7 +224,7 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
         assert sum(times.values()) == 1, f"the text to spoil occurs {sum(times.values())} times in {module}"
         file = max(times, key=times.__getitem__)
         file.write_text(file.read_text().replace(right, wrong))
-        files = ["test_exact.py", "test_likelihoods.py", "test_divergences.py"]
+        files = ["test_exact.py", "test_likelihoods.py", "test_divergences.py", "test_objectives.py"]
         likely = f"test_{module}.py"
         files.sort(key=lambda name: name != likely)  # the likelier first
         if module in ("activations", "penalties", "networks"):
@@ -222,6 +235,8 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
             files = ["test_labels.py"]
         elif module in BEYOND:
             files = [f"test_beyond.py::{name}" for name in BEYOND[module]]
+        elif module == "gradients":
+            files = ["test_gradients.py"]
         process = context.Process(target=judge, args=(str(folder), str(folder / "log"), files))
         process.start()
         process.join(300)
