@@ -75,8 +75,11 @@ def fit(
     told = ""
     if run.model.context and first == "sample":
         telling = run.config["data"]["telling"]
-        values = telling and ",".join(f"{n}={m:.4g}" for n, m in zip(telling["columns"], telling["mean"], strict=True))
-        told = f" --context {shlex.quote(values)}" if telling else f" --label {shlex.quote(run.data.classes[0])}"  # type: ignore[index]
+        if telling:
+            each = zip(telling["columns"], telling["mean"], strict=True)
+            told = " --context " + shlex.quote(",".join(f"{name}={mean:.4g}" for name, mean in each))
+        else:
+            told = " --label " + shlex.quote(run.config["data"]["classes"][0])
     for words in (f"{first} {run.folder}{told}", f"reconstruct {run.folder} {source}", f"project {run.folder}"):
         typer.echo(f"  narrows {words}")
 

@@ -128,6 +128,7 @@ class Rows:
         if self.binarise == "dynamic":
             x = (draws.uniform(1, x)[0] < x).to(x.dtype)
         label = None if self._label is None else self._label.index_select(0, at)
+        context: Tensor | None
         if self._told is not None:
             context = self._told.index_select(0, at).to(x.dtype)
         else:
