@@ -322,6 +322,17 @@ def test_classes_by_bayes_rule_are_exact_where_the_posterior_is() -> None:
             close(found, (log_px + log_prior).softmax(1), **SAME)
 
 
+def test_classes_that_make_no_difference_are_equally_likely() -> None:
+    """Whatever the draws: they are the same for every class, and for a row in any company."""
+    model, _ = recipes.vae((D,), latent=2, context=C)
+    for network, inputs in ((model.encoder, D), (model.decoder, 2)):
+        nn.init.zeros_(network.layers[0].weight[:, inputs:])
+    close(evaluate.predict_proba(model, ROWS, samples=3), torch.full((5, C), 1 / C), **SAME)
+    assert evaluate.log_joint(model, ROWS, samples=3).std() > 0
+    other, _ = recipes.conditional((D,), latent=2, context=C)
+    close(evaluate.predict_proba(other, ROWS)[2:3], evaluate.predict_proba(other, ROWS[2:3]), **SAME)
+
+
 def test_classes_of_a_label_in_the_code_are_what_it_says() -> None:
     close(evaluate.predict_proba(m2(), ROWS), m2().encoder(ROWS)[:, :C].softmax(1), **SAME)
 

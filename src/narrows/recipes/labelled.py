@@ -33,7 +33,12 @@ def _with_label(common: Common, classes: int) -> tuple[Common, Labelled]:
 
 
 @recipe(likelihood=Bernoulli, prior=StandardNormal)
-def semi_supervised(common: Common, classes: int = 2, weight: float | None = None, **objective: Any) -> Parts:
+def semi_supervised(
+    common: Common,
+    classes: int = 2,
+    weight: float | None = None,  # of -log q(y|x) where the label is known: 1 for each value of a row
+    **objective: Any,
+) -> Parts:
     """Semi-supervised VAE (M2): a label in the code, known of some rows (Kingma et al. 2014, arXiv:1406.5298)."""
     wide, prior = _with_label(common, classes)
     weight = common.values if weight is None else weight
@@ -44,7 +49,7 @@ def semi_supervised(common: Common, classes: int = 2, weight: float | None = Non
 def semi_supervised_aae(
     common: Common,
     classes: int = 2,
-    labels: float | None = None,
+    labels: float | None = None,  # of -log q(y|x), as the weight of semi_supervised
     game: Game = JensenShannon(),  # noqa: B008 (frozen)
     weight: float | None = None,  # as in aae
     **objective: Any,
