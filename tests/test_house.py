@@ -150,11 +150,15 @@ def test_recipes_are_settings() -> None:
 
 @pytest.mark.parametrize("path", [path for path in FILES if step(path) != "cli"], ids=module)
 def test_nobody_has_to_remember_nine_arguments(path: Path) -> None:
-    """At most 8 besides self; **kwargs may hand on. A command's flags are listed by --help, nobody remembers them."""
+    """At most 8 besides self; **kwargs may hand on. A command's flags are listed by --help, nobody remembers them.
+
+    The equation has 9 (docs/decisions/008).
+    """
+    most = 9 if step(path) == "objectives" else 8
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.FunctionDef):
             names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
-            assert len([name for name in names if name not in ("self", "cls")]) <= 8, node.name
+            assert len([name for name in names if name not in ("self", "cls")]) <= most, node.name
 
 
 @every_file
