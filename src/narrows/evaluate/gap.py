@@ -137,9 +137,10 @@ def inference_gap(
     .. math:: \log p(x) - L[q] = \underbrace{\log p(x) - L[q^*]}_{\text{approximation}}
               + \underbrace{L[q^*] - L[q]}_{\text{amortisation}}
 
-    q* is `refine`d (by 8 draws a step); all three are then measured on `samples` fresh draws, the two bounds on the same ones. log p(x) is
-    importance-weighted with q*: a lower bound in expectation, so the approximation gap is at least what is found; a q*
-    whose optimisation was cut short moves from one part to the other. Compare `annealed_importance_sampling`.
+    q* is `refine`d, with 8 draws a step; all three are then measured on `samples` fresh draws, the two bounds on the
+    same ones. log p(x) is importance-weighted with q*: a lower bound in expectation, so the approximation gap is at
+    least what is found; a q* whose optimisation was cut short moves from one part to the other. Where one draw carries
+    the weights q* has missed a mode, and no error shows it: compare `annealed_importance_sampling`.
 
     Raises: as `refine`.
     Reference: Inference Suboptimality in Variational Autoencoders (Cremer et al., 2018), arXiv:1801.03558, section 3.
