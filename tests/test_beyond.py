@@ -256,7 +256,7 @@ def test_what_cannot_be_refined_is_refused():
     with pytest.raises(TypeError, match=r"no q\(z\|x\) to refine: this model's code has no density\. Use"):
         evaluate.refine(point, bits(2, D))
     model, _ = nr.recipes.vae((D,), latent=2)
-    with pytest.raises(ValueError, match="at least one step and one draw, and a positive lr; got steps=0, samples=4"):
+    with pytest.raises(ValueError, match="at least one step and one draw, and a positive lr; got steps=0, samples=2"):
         evaluate.refine(model, bits(2, D), steps=0)
 
 
