@@ -1,9 +1,9 @@
 """Would the exact tests notice? The usual bugs of this field, planted one at a time in a copy of the library.
 
-Each must be caught by a test of test_exact.py, test_likelihoods.py, test_divergences.py or, for sparse codes,
-test_sparse.py, which runs in a process of its own against the copy; that test is recorded (`pytest --junit-xml`, or
-`-rP` on the screen). An untouched copy must pass, or a catch would mean nothing. The processes are forked from one that
-has imported torch already, which saves that many start-ups.
+Each must be caught by a test of test_exact.py, test_likelihoods.py, test_divergences.py, test_flows.py or, for sparse
+codes, test_sparse.py, which runs in a process of its own against the copy; that test is recorded (`pytest --junit-xml`,
+or `-rP` on the screen). An untouched copy must pass, or a catch would mean nothing. The processes are forked from one
+that has imported torch already, which saves that many start-ups.
 """
 
 import multiprocessing
@@ -97,6 +97,34 @@ BUGS = [
     ("AuxK of living units", "penalties", "h.masked_fill(~dead, -math.inf)", "h"),
     ("AuxK teaches its own error", "penalties", "found.px.mean.detach()", "found.px.mean"),
     ("target activity the other way round", "penalties", "(target, target / active)", "(active, active / target)"),
+    (
+        "triangular system the wrong way round",
+        "divergences",
+        "(theirs, torch.cat([ours, away]",
+        "(ours, torch.cat([theirs, away]",
+    ),
+    ("volumes exchanged", "divergences", "volumes[0] - volumes[1]", "volumes[1] - volumes[0]"),
+    ("a masked unit that reads itself", "flows", "last = torch.arange(latent)", "last = torch.arange(1, latent + 1)"),
+    ("gates that do not stretch", "flows", "log_det + log_gate.sum(-1)", "log_det"),
+    ("planar steps that fold", "flows", "u = u + (allowed - along)", "u = u + 0 * (allowed - along)"),
+    ("the way back stretches as the way there", "flows", "return e, -transform", "return e, transform"),
+    ("log q of the wrong sign of stretch", "posteriors", "base.log_prob(e) - log_det", "base.log_prob(e) + log_det"),
+    ("a Cholesky factor without its corner", "posteriors", "scale[:, rows, columns] = below", "pass"),
+    ("one Gumbel logarithm too few", "posteriors", "logits - (-u.log()).log()", "logits + u.log()"),
+    ("soft draws in evaluation", "posteriors", "if self.training else one_hot(", "if True else one_hot("),
+    (
+        "codes not brought to their width",
+        "priors/learned",
+        "return e, log_det - self.width.log().sum()",
+        "return e, log_det",
+    ),
+    ("a chain that leaves out its width", "priors/learned", ".sum(-1) - self.prior.width.log().sum()", ".sum(-1)"),
+    (
+        "pseudo-inputs of the first alone",
+        "priors/learned",
+        "self.given(self.hidden(self.inputs,",
+        "self.given(self.hidden(0 * self.inputs,",
+    ),
     ("directions of any length", "networks", "normalize(self.weight, dim=1)", "self.weight"),
 ]
 
@@ -137,6 +165,10 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
         files.sort(key=lambda name: name != likely)  # the likelier first
         if module in ("activations", "penalties", "networks"):
             files = ["test_sparse.py"]
+        if module in ("flows", "priors/learned"):
+            files = ["test_flows.py"]
+        if module in ("divergences", "posteriors"):
+            files.insert(1, "test_flows.py")
         process = context.Process(target=judge, args=(str(folder), str(folder / "log"), files))
         process.start()
         process.join(300)
