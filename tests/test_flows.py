@@ -331,54 +331,6 @@ def test_what_is_estimated_is_said() -> None:
     assert not any("closed form" in s for s in alarms.before(sampled, objective, x, 100))
 
 
-# ---- a bimodal posterior ----------------------------------------------------------------------------------------
-
-
-class Square(nn.Module):
-    """z -> z^2 in the first unit, so that x says nothing of its sign: p(z|x) has two modes."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        return torch.cat([z[:, :1].square(), z[:, 1:]], 1)[:, None]
-
-
-class Free(nn.Module):
-    """An encoder for one row: its numbers are its own."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.h = nn.Parameter(0.1 * torch.randn(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.h.expand(len(x), -1)
-
-
-def gap(posterior: nn.Module, x: Tensor, steps: int) -> float:
-    """log p(x) - ELBO of the best q for one row, log p(x) by quadrature in the plane."""
-    p = GaussianLikelihood((2,), sigma=0.5)
-    model = Autoencoder(Free(posterior.features), posterior, Square(), p)
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.03)
-    objective = Objective(samples=64, rate="sampled")
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        objective(model, Batch.of(x)).loss.backward()
-        optimiser.step()
-        rate.step()
-    z, area = grid(7.0, 281)
-    joint = model.decode(z).log_prob(x.expand(len(z), 2)) + StandardNormal(2)().log_prob(z)
-    evidence = joint.logsumexp(0) + math.log(area)
-    with torch.no_grad():
-        return float(evidence - Objective(samples=20_000, rate="sampled")(model, Batch.of(x)).bound[0])
-
-
-def test_a_flow_closes_more_than_half_of_the_gap_that_a_normal_leaves_at_two_modes() -> None:
-    """One row, q optimised for it: a normal covers one mode of two alike and pays log 2; a flow covers both."""
-    x, bend = torch.tensor([[2.0, 0.5]]), partial(NSF, features=1, length=2, hidden=(16,))
-    normal, flow = gap(FullGaussian(StandardNormal(2)), x, 150), gap(Flow(StandardNormal(2), bend), x, 150)
-    assert normal > 0.5
-    assert -0.02 < flow < normal / 2
-
-
 # ---- choices ----------------------------------------------------------------------------------------------------
 
 
@@ -721,3 +673,51 @@ def test_classes_can_be_what_codes_are_held_to() -> None:
     model, objective = recipes.aae((6,), latent=3, prior=Categorical)
     assert isinstance(model.posterior, Deterministic)
     assert objective(model, Batch.of(torch.rand(8, 6))).loss.isfinite()
+
+
+# ---- a bimodal posterior ----------------------------------------------------------------------------------------
+
+
+class Square(nn.Module):
+    """z -> z^2 in the first unit, so that x says nothing of its sign: p(z|x) has two modes."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.cat([z[:, :1].square(), z[:, 1:]], 1)[:, None]
+
+
+class Free(nn.Module):
+    """An encoder for one row: its numbers are its own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.h = nn.Parameter(0.1 * torch.randn(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.h.expand(len(x), -1)
+
+
+def gap(posterior: nn.Module, x: Tensor, steps: int) -> float:
+    """log p(x) - ELBO of the best q for one row, log p(x) by quadrature in the plane."""
+    p = GaussianLikelihood((2,), sigma=0.5)
+    model = Autoencoder(Free(posterior.features), posterior, Square(), p)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.03)
+    objective = Objective(samples=64, rate="sampled")
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        objective(model, Batch.of(x)).loss.backward()
+        optimiser.step()
+        rate.step()
+    z, area = grid(7.0, 281)
+    joint = model.decode(z).log_prob(x.expand(len(z), 2)) + StandardNormal(2)().log_prob(z)
+    evidence = joint.logsumexp(0) + math.log(area)
+    with torch.no_grad():
+        return float(evidence - Objective(samples=20_000, rate="sampled")(model, Batch.of(x)).bound[0])
+
+
+def test_a_flow_closes_more_than_half_of_the_gap_that_a_normal_leaves_at_two_modes() -> None:
+    """One row, q optimised for it: a normal covers one mode of two alike and pays log 2; a flow covers both."""
+    x, bend = torch.tensor([[2.0, 0.5]]), partial(NSF, features=1, length=2, hidden=(16,))
+    normal, flow = gap(FullGaussian(StandardNormal(2)), x, 150), gap(Flow(StandardNormal(2), bend), x, 150)
+    assert normal > 0.5
+    assert -0.02 < flow < normal / 2
