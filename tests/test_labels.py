@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from conftest import plain
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn.functional import cross_entropy, softplus
@@ -209,7 +210,7 @@ def test_a_learned_prior_of_styles_is_priced_class_by_class(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "settings", [{"rate": "sampled"}, {"rate": "sampled", "bound": iwae}, {"discrepancy": MMD()}], ids=str
+    "settings", [{"rate": "sampled"}, {"rate": "sampled", "bound": iwae}, {"discrepancy": MMD()}], ids=plain
 )
 def test_what_does_not_go_with_a_sum_over_classes_is_refused(settings: dict) -> None:
     with pytest.raises(ValueError, match="summed over its classes, which takes the ELBO with the closed rate"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import plain
 from torch import Tensor
 
 from narrows.contract import Batch
@@ -67,7 +68,7 @@ IDENTITIES = [
 ]
 
 
-@pytest.mark.parametrize(("samples", "bound", "other"), IDENTITIES, ids=str)
+@pytest.mark.parametrize(("samples", "bound", "other"), IDENTITIES, ids=plain)
 @pytest.mark.parametrize("beta", [1.0, 2.5])
 def test_bounds_meet(samples: int, bound: Callable, other: Callable, beta: float) -> None:
     """MIWAE(1, K) = IWAE(K), MIWAE(K, 1) = CIWAE(1) = Renyi(1) = ELBO, CIWAE(0) = Renyi(0) = IWAE: value and slopes."""
@@ -90,7 +91,7 @@ def test_bounds_are_what_their_papers_define() -> None:
         close(renyi(distortion, rate, 1.5, alpha), (w ** (1 - alpha)).mean(0).log() / (1 - alpha), **SAME)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=plain)
 def test_bounds_stand_in_their_order(dtype: torch.dtype) -> None:
     """ELBO <= MIWAE <= IWAE, ELBO <= CIWAE <= IWAE, Renyi falls with alpha; of weights that e^x cannot hold."""
     distortion, rate = (1e3 * t.to(dtype) for t in drawn())
@@ -122,7 +123,7 @@ def test_renyi_keeps_its_digits_near_the_elbo() -> None:
         (partial(renyi, alpha=-0.5), "no lower bound; got alpha=-0.5"),
         (partial(renyi, alpha=float("inf")), "no lower bound; got alpha=inf"),
     ],
-    ids=str,
+    ids=plain,
 )
 def test_arguments_of_bounds_are_checked_at_once(bound: Callable, message: str) -> None:
     """When the objective is built, not in the first step."""
@@ -130,7 +131,7 @@ def test_arguments_of_bounds_are_checked_at_once(bound: Callable, message: str) 
         Objective(bound=bound, samples=6, rate="sampled")
 
 
-@pytest.mark.parametrize("bound", [iwae, miwae, ciwae, renyi, partial(renyi, alpha=0.5)], ids=str)
+@pytest.mark.parametrize("bound", [iwae, miwae, ciwae, renyi, partial(renyi, alpha=0.5)], ids=plain)
 def test_bounds_of_weights_need_the_sampled_rate(bound: Callable) -> None:
     """The closed one says nothing about a single draw."""
     with pytest.raises(ValueError, match=r'weighs single draws: it needs rate="sampled"'):
@@ -148,7 +149,7 @@ def test_bounds_of_weights_need_the_sampled_rate(bound: Callable) -> None:
         ),
         ({"gradient": Reparameterised()}, "distortion + rate, differentiated by Reparameterised()"),
     ],
-    ids=str,
+    ids=plain,
 )
 def test_settings_are_said_and_survive_a_file(settings: dict[str, Any], text: str) -> None:
     """Bounds with arguments and estimators are described, and built again from the description."""
@@ -162,7 +163,7 @@ def test_settings_are_said_and_survive_a_file(settings: dict[str, Any], text: st
     assert describe("bound", again.bound) == describe("bound", objective.bound)
 
 
-@pytest.mark.parametrize("settings", [{"free_bits": 0.5}, {"capacity": 3.0}], ids=str)
+@pytest.mark.parametrize("settings", [{"free_bits": 0.5}, {"capacity": 3.0}], ids=plain)
 def test_what_shapes_the_rate_needs_one(settings: dict[str, float]) -> None:
     """With beta = 0 neither would have an effect."""
     with pytest.raises(ValueError, match="with beta = 0 all of it is: they would change nothing. Use beta > 0"):
