@@ -87,8 +87,8 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     data = nr.data.load("fashion-mnist")
     batch = nr.Training().batch
-    train = data.train.take(torch.arange(ROWS)).x.float().div(255)
-    test = data.test.take(torch.arange(500)).x.float().div(255)
+    train = data.train.take(torch.arange(ROWS)).x
+    test = data.test.take(torch.arange(500)).x
     found: dict[str, dict[str, list[float]]] = {}
     for name, settings in cures(asked.epochs * -(-ROWS // batch)).items():
         runs = []

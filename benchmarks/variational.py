@@ -141,14 +141,13 @@ def main() -> None:
     threads = os.environ.get("OMP_NUM_THREADS", "2")
     data = nr.data.load("mnist", valid=0.0)
     generator = torch.Generator().manual_seed(0)
-    grey = data.test.take(torch.arange(1000)).x.float()
-    grey = grey / grey.max()
+    grey = data.test.take(torch.arange(1000)).x
     record = json.loads(TARGET.read_text()) if TARGET.exists() else {"runs": {}}
     record |= {"versions": {"torch": torch.__version__, "narrows": nr.__version__, "pythae": "0.1.2"}}
     sides = [("narrows", sys.executable, NARROWS), ("pythae", peers.python(), PYTHAE)]
     sides = [side for side in sides if asked.only in ("", side[0])]
     with tempfile.TemporaryDirectory() as place:
-        np.save(f"{place}/train.npy", data.train.x.numpy())
+        np.save(f"{place}/train.npy", (data.train.x * 255).round().to(torch.uint8).numpy())
         np.save(f"{place}/test.npy", torch.bernoulli(grey, generator=generator).numpy())
         for name in asked.members:
             for seed in range(asked.seeds):
