@@ -105,12 +105,12 @@ class Gaussian(nn.Module):
             z = torch.addcmul(mean, sigma, draws.normal(samples, mean).squeeze(0)).view(-1, self.latent)  # (S, latent)
         else:
             z = mean if samples == 1 else mean.repeat(samples, 1)
-        return _priced(self.prior, z, q, context)
+        return _priced(self.prior, z, q, context, samples)
 
 
-def _priced(prior: nn.Module, z: Tensor, q: Distribution, context: Tensor | None) -> Code:
+def _priced(prior: nn.Module, z: Tensor, q: Distribution, context: Tensor | None, samples: int) -> Code:
     """Draws (S, latent) from normals q, with their rates."""
-    samples, nothing = len(z) // q.batch_shape[0], z.new_zeros(z.shape[0])
+    nothing = z.new_zeros(z.shape[0])
     if not getattr(prior, "density", True):
         return Code(z, nothing[:, None], None, None, nothing, q=q)
     p = prior(context)
@@ -169,7 +169,7 @@ class FullGaussian(nn.Module):
         z = mean.expand(samples, -1, -1)  # (samples, B, latent)
         if draw:
             z = z + torch.einsum("bij,kbj->kbi", scale, draws.normal(samples, mean))
-        return _priced(self.prior, z.flatten(0, 1), q, context)
+        return _priced(self.prior, z.flatten(0, 1), q, context, samples)
 
 
 class Flow(nn.Module):
