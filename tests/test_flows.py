@@ -22,6 +22,7 @@ import narrows as nr
 from narrows import recipes, references
 from narrows.contract import Batch
 from narrows.divergences import kl
+from narrows.export import Encode
 from narrows.flows import IAF, MAF, NSF, Masked, Planar
 from narrows.likelihoods import Bernoulli
 from narrows.likelihoods import Gaussian as GaussianLikelihood
@@ -396,6 +397,15 @@ def test_relaxed_draws_are_gumbel_softmax_and_harden_as_the_temperature_falls(mo
     hard = copy.deepcopy(model).eval().encode(x, samples=4, draw=True)
     close(model.encode(x, samples=4, draw=True).z, hard.z, rtol=0, atol=1e-3)
     assert torch.equal(hard.index, relaxed.index)
+
+
+def test_choices_can_be_exported_for_any_batch() -> None:
+    """Nothing in the way looks at values."""
+    model = choices()[0].eval()
+    axes = ({0: torch.export.Dim("batch")},)
+    x = torch.rand(7, 5)
+    traced = torch.export.export(Encode(model, None), (x[:3],), dynamic_shapes=axes).module()
+    close(traced(x), model.encode(x).z, **SAME)
 
 
 def test_frequencies_of_classes_are_what_a_fit_finds() -> None:

@@ -105,12 +105,12 @@ class Gaussian(nn.Module):
             z = torch.addcmul(mean, sigma, draws.normal(samples, mean).squeeze(0)).view(-1, self.latent)  # (S, latent)
         else:
             z = mean if samples == 1 else mean.repeat(samples, 1)
-        return _priced(self.prior, z, q, context)
+        return _priced(self.prior, z, q, context, samples)
 
 
-def _priced(prior: nn.Module, z: Tensor, q: Distribution, context: Tensor | None) -> Code:
+def _priced(prior: nn.Module, z: Tensor, q: Distribution, context: Tensor | None, samples: int) -> Code:
     """Draws (S, latent) from normals q, with their rates."""
-    samples, nothing = len(z) // q.batch_shape[0], z.new_zeros(z.shape[0])
+    nothing = z.new_zeros(z.shape[0])
     if not getattr(prior, "density", True):
         return Code(z, nothing[:, None], None, None, nothing, q=q)
     p = prior(context)
@@ -169,7 +169,7 @@ class FullGaussian(nn.Module):
         z = mean.expand(samples, -1, -1)  # (samples, B, latent)
         if draw:
             z = z + torch.einsum("bij,kbj->kbi", scale, draws.normal(samples, mean))
-        return _priced(self.prior, z.flatten(0, 1), q, context)
+        return _priced(self.prior, z.flatten(0, 1), q, context, samples)
 
 
 class Flow(nn.Module):
@@ -220,7 +220,7 @@ class Flow(nn.Module):
         if self.bend.invertible:
             q = Flowed(base, lambda z: self.bend.inverse(z, told), lambda e: self.bend(e, told))  # type: ignore[operator, union-attr]
         if p is None:
-            return Code(z, z.new_zeros(len(z), 1), None, None, z.new_zeros(len(z)), q=q)
+            return Code(z, z.new_zeros(z.shape[0], 1), None, None, z.new_zeros(z.shape[0]), q=q)
         return Code(z, (log_q - log_p)[:, None], log_q, log_p, torch.zeros_like(log_q), q=q, p=p)
 
 
@@ -276,7 +276,7 @@ class Concrete(nn.Module):
 
     def forward(self, h: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = True) -> Code:
         variables, classes = self._choices()
-        logits = h.reshape(len(h), variables, classes)
+        logits = h.flatten(1).unflatten(1, (variables, classes))
         q, p = priors.one_hot(logits), self.prior(context)
         if draw:
             u = draws.uniform(samples, logits).clamp_min(torch.finfo(h.dtype).tiny)
@@ -290,7 +290,7 @@ class Concrete(nn.Module):
             z = softmax(noisy / self.temperature, -1) if self.training else one_hot(index, classes).to(h)
         rates = kl(q.base_dist, p.base_dist).repeat(samples, 1)  # (S, V)
         z = z.reshape(-1, self.latent)
-        return Code(z, rates, None, None, z.new_zeros(len(z)), index.flatten(0, 1), q, p)
+        return Code(z, rates, None, None, z.new_zeros(z.shape[0]), index.flatten(0, 1), q, p)
 
     def extra_repr(self) -> str:
         return f"latent={self.latent}, temperature={self.temperature:g}"

@@ -328,9 +328,20 @@ class Autoregressive(_Standardised):
         return f"{super().extra_repr()}, components={self.components}, hidden={self.hidden}"
 
 
+class _OneHot(OneHotCategorical):
+    """Torch's own, less its look at the values, which waits for a device and cannot be exported or compiled."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self._categorical = Choice(logits=logits, validate_args=False)
+        Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "_OneHot":
+        return _OneHot(self._categorical.logits.expand(*batch_shape, -1))
+
+
 def one_hot(logits: Tensor) -> TransformedDistribution:
     """Independent choices with logits (..., V, k), each one-hot and laid side by side: event (V k,)."""
-    choices = Independent(OneHotCategorical(logits=logits, validate_args=False), 1, validate_args=False)
+    choices = Independent(_OneHot(logits), 1, validate_args=False)
     flat = ReshapeTransform(logits.shape[-2:], torch.Size((logits.shape[-2:].numel(),)))
     return TransformedDistribution(choices, [flat], validate_args=False)
 
