@@ -199,7 +199,7 @@ def test_the_same_corruption_in_one_process_and_in_parts() -> None:
         torch.manual_seed(3)
         whole = corruption(x)
         torch.manual_seed(3)
-        with draws.part(4, 6):
+        with draws.part(4, 2, 6):
             part = corruption(x[4:])
         if not isinstance(corruption, SaltAndPepper):  # whose extremes are those of the rows at hand
             assert torch.equal(part, whole[4:])

@@ -18,6 +18,7 @@ __all__ = ["common", "dropout", "mix", "normal", "part", "reseed", "seeded", "un
 
 class _Part(NamedTuple):
     start: int
+    rows: int
     total: int
 
 
@@ -65,10 +66,10 @@ def seeded(seed: int, *path: int) -> Iterator[None]:
 
 
 @contextmanager
-def part(start: int, total: int) -> Iterator[None]:
+def part(start: int, rows: int, total: int) -> Iterator[None]:
     """The rows at hand are rows `start, start + 1, ...` of a batch of `total` shared among processes."""
     global _part
-    _part = _Part(start, total)
+    _part = _Part(start, rows, total)
     try:
         yield
     finally:
@@ -105,6 +106,7 @@ def _draw(sampler: Callable[..., Tensor], samples: int, like: Tensor) -> Tensor:
     # a compiler cannot read a context variable, and nothing that is compiled draws in common
     if not torch.compiler.is_compiling() and _common.get():
         return sampler(samples, 1, *rest, device=like.device, dtype=like.dtype).expand(samples, rows, *rest)
-    total = rows if _part is None else _part.total
-    drawn = sampler(samples, total, *rest, device=like.device, dtype=like.dtype)
-    return drawn if _part is None else drawn[:, _part.start : _part.start + rows]
+    if _part is None or rows % _part.rows:  # rows that are not the batch's are alike in every process
+        return sampler(samples, rows, *rest, device=like.device, dtype=like.dtype)
+    drawn = sampler(samples, rows // _part.rows, _part.total, *rest, device=like.device, dtype=like.dtype)
+    return drawn[:, :, _part.start : _part.start + _part.rows].flatten(1, 2)

@@ -237,7 +237,7 @@ class ScoreFunction(_Scoring):
         if self.baseline == "leave-one-out":
             f = f - (f.sum(0) - f) / (len(f) - 1)
         elif self.baseline == "learned":
-            guess = self.guess(batch.x).flatten()  # (B,)
+            guess = self.guess(model.likelihood.shown(batch.x)).flatten()  # (B,)
             taught, f = (f - guess).square().mean(0), f - guess.detach()
         value = super().forward(objective, model, batch, drawn)
         return value - _only_slope((f * drawn.log_q).mean(0) + taught)

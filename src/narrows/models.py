@@ -1,5 +1,6 @@
 """The models: what joins an encoder to a decoder through a code. There are two, and they are final."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,13 @@ class Autoencoder(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:
         code = self.posterior(self.hidden(x, context), context, samples)
         return Pass(self.decode(code.z, context), code)
+
+    def read_by(self, encoder: nn.Module) -> "Autoencoder":
+        """The same model, its weights shared, with another encoder; nothing is corrupted on the way in."""
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "encoder": encoder}
+        twin.corruption = twin.start = None
+        return twin
 
     def hidden(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """What the posterior reads, (B, F). Raises ValueError for context of another width than the model's."""

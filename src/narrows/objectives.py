@@ -139,6 +139,10 @@ def _name(bound: Bound) -> str:
     return getattr(bound, "func", bound).__name__ + (f"({arguments})" if arguments else "")
 
 
+def _parameters(prior: Any) -> Iterable[Tensor]:
+    return prior.parameters() if isinstance(prior, nn.Module) else ()
+
+
 class Objective(nn.Module):
     r"""What is minimised, and what is claimed.
 
@@ -155,7 +159,7 @@ class Objective(nn.Module):
         rate: "closed" for KL in closed form, "sampled" for log q - log p of the draws. Identities between bounds hold
             per draw only for "sampled", and every bound but `elbo` needs it.
         free_bits: each unit's rate, averaged over the batch, costs nothing below this many nats (Kingma et al. 2016,
-            arXiv:1606.04934, equation 15 with one group per unit).
+            arXiv:1606.04934, equation 15 with one group per unit); the total, where only that is known.
         capacity: nats, a number or a schedule; the rate's term becomes beta * \|mean rate - capacity\| (Burgess et al.
             2018, arXiv:1804.03599, equation 8, with beta as its gamma).
         discrepancy: D(q(z), p(z)) between the codes of a batch and as many draws from the prior, a module of
@@ -196,12 +200,18 @@ class Objective(nn.Module):
                 f"free_bits={free_bits}"
             )
         self.beta = as_schedule(beta, "beta")
-        self.bound, self.samples, self.rate, self.free_bits = bound, samples, rate, free_bits
+        self.bound, self.samples, self.rate, self.free_bits = bound, int(samples), rate, free_bits
         self.capacity = None if capacity is None else as_schedule(capacity, "capacity")
         self.discrepancy: Any = discrepancy
         self.penalty = nn.ModuleList(listed(penalty))
         self.gradient: Any = gradient
-        bound(torch.zeros(samples, 1), torch.zeros(samples, 1), 1.0)  # what its arguments do not admit it says now
+        nothing = torch.zeros(self.samples, 1)
+        bound(nothing, nothing, 1.0)  # what its arguments do not admit it says now
+        if self.capacity and getattr(bound, "func", bound) in WEIGHTED:
+            raise ValueError(
+                f"a capacity takes the rate out of the bound, and {_name(bound)} has it inside: use bound=elbo, or "
+                "leave the capacity out"
+            )
         if gradient is not None:
             gradient.check(self)  # type: ignore[operator]
 
@@ -240,16 +250,34 @@ class Objective(nn.Module):
                 "a discrepancy compares codes with draws from a prior, and this model has none. Use recipe aae, "
                 "wae_mmd or swae, or Deterministic(latent, prior=StandardNormal(latent))"
             )
+        learns = any(p.requires_grad for p in _parameters(model.prior))
+        if learns and not self.beta(None) and (self.discrepancy is not None or not hasattr(model.prior, "fit")):
+            raise TypeError(
+                f"nothing teaches {type(model.prior).__name__}: with beta = 0 its codes have no rate, and draws for a "
+                "discrepancy carry no gradient. Use a prior that is fixed, such as StandardNormal, or beta > 0"
+            )
+        if getattr(self.discrepancy, "pair", None) == "permuted" and getattr(model.prior, "discrete", False):
+            raise TypeError(
+                "columns of a one-hot code that are shuffled one by one make no code: a critic of permuted codes is "
+                "for codes of numbers. Use recipe vae or factor_vae with a Gaussian posterior"
+            )
         sampled = self.rate == "sampled" or getattr(self.gradient, "scores", False)
         if not model.density and (sampled or self.beta(None) or self.free_bits or self.capacity):
             raise TypeError(
                 "a deterministic code has no density, so no rate to weigh or sample. Use beta=0 and the closed "
                 "rate (recipe autoencoder), or a posterior with a density (recipes vae, iwae)"
             )
-        if self.rate == "sampled" and getattr(model.posterior, "relaxed", False):
+        if sampled and getattr(model.posterior, "relaxed", False):
             raise TypeError(
                 "a relaxed draw is no draw from q, and through a choice no gradient of log q - log p passes. Wrong: "
-                'Concrete codes with rate="sampled"; right: rate="closed", the KL between categoricals'
+                'Concrete codes with rate="sampled" or a score function; right: rate="closed", the KL between '
+                "categoricals, or Concrete(prior, temperature=None), whose draws are choices"
+            )
+        if not getattr(model.posterior, "relaxed", True) and not getattr(self.gradient, "scores", False):
+            raise TypeError(
+                "a draw that is a choice has no slope, so the encoder would not learn what the decoder makes of it. "
+                "Wrong: Concrete(prior, temperature=None) with gradient=None; right: gradient=ScoreFunction() or "
+                "Vimco(), or a temperature"
             )
         if (self.free_bits or self.capacity) and not self.beta(None):
             raise ValueError(
@@ -275,11 +303,12 @@ class Objective(nn.Module):
             )
         two = 2 if model.likelihood.support is constraints.boolean else math.inf
         row = math.prod(model.shape) * math.log(getattr(model.likelihood, "levels", two))  # nats, equally likely values
-        if self.free_bits and self.free_bits * model.latent >= row:
+        units = getattr(model.posterior, "groups", model.latent)  # whose rates are known apart
+        if self.free_bits and self.free_bits * units >= row:
             raise ValueError(
-                f"free_bits={self.free_bits:g} nats for each of {model.latent} units frees more than a row of x can "
+                f"free_bits={self.free_bits:g} nats for each of {units} units frees more than a row of x can "
                 f"tell, {row:.4g} nats at most, so no rate would ever cost anything; take less than "
-                f"{row / model.latent:.4g}"
+                f"{row / units:.4g}"
             )
 
     def score(self, found: Pass, batch: Batch) -> tuple[Tensor, Tensor]:

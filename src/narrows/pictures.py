@@ -82,13 +82,15 @@ def gaps(log_p: Tensor, best: Tensor, bound: Tensor) -> "Figure":
     """Of each row (n,) nats, log p(x) - L[q*] and L[q*] - L[q] one on the other, rows by their sum."""
     figure, (ax,) = _figure(width=6.2)
     order = (log_p - bound).argsort(descending=True)
-    approximation, amortisation = (t[order].clamp_min(0).numpy() for t in (log_p - best, best - bound))
+    parts = [t[order].numpy() for t in (log_p - best, best - bound)]
+    approximation, amortisation = (part.clip(0) for part in parts)  # below 0 is Monte Carlo error; the means keep it
     place = np.arange(len(order))
-    ax.bar(place, approximation, 1.0, color=BLUE, label=f"approximation, mean {approximation.mean():.3g}")
-    name = f"amortisation, mean {amortisation.mean():.3g}"
+    ax.bar(place, approximation, 1.0, color=BLUE, label=f"approximation, mean {parts[0].mean():.3g}")
+    name = f"amortisation, mean {parts[1].mean():.3g}"
     ax.bar(place, amortisation, 1.0, approximation, color=ORANGE, label=name)
     ax.set_title("log p(x) - ELBO of each row, nats", fontsize=10)
     ax.set_xlabel("rows, by their gap", fontsize=9)
+    ax.set_ylim(bottom=0)
     ax.legend(fontsize=8, frameon=False)
     return figure
 

@@ -7,6 +7,7 @@ use. The encoder runs once whatever `samples` is. `prior` is p(z) or None; `dens
 normal gives it for h alone by `given(h)`.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -93,6 +94,11 @@ class Gaussian(nn.Module):
         """Whether the rate is a KL in closed form."""
         return bool(getattr(self.prior, "closed", False))
 
+    @property
+    def groups(self) -> int:
+        """Columns of the rates: units, or 1 where only the total is known."""
+        return self.latent if self.closed and getattr(self.prior, "factorised", True) else 1
+
     def given(self, h: Tensor) -> Distribution:
         """q(z|x) from what the encoder said, batch (B,), event (latent,)."""
         mean, s = h.flatten(1).chunk(2, -1)  # (B, latent) each
@@ -141,7 +147,7 @@ class FullGaussian(nn.Module):
         torch.Size([15])
     """
 
-    density = True
+    density, groups = True, 1
 
     def __init__(self, prior: nn.Module) -> None:
         super().__init__()
@@ -195,7 +201,7 @@ class Flow(nn.Module):
     """
 
     density = True
-    closed = False
+    closed, groups = False, 1
 
     def __init__(self, prior: nn.Module, flow: Callable[..., nn.Module] = IAF) -> None:
         super().__init__()
@@ -237,7 +243,8 @@ class Concrete(nn.Module):
     choice, are refused in training (`Objective.check`). The point code is pi, the mean of the draws.
 
     Arguments: `prior` a `priors.Categorical`, which says how many classes; `temperature` tau: as it falls, draws near
-        one-hot codes and gradients grow noisy.
+        one-hot codes and gradients grow noisy. None: draws are one-hot in training too, for estimators that need no
+        slope, `Objective(gradient=ScoreFunction())` or `Vimco()`; then sampled rates are admitted.
     Shapes: h (B, latent) -> z (S, latent), rates (S, choices) nats, index (S, choices); q and p score one-hot codes.
     Raises: TypeError for a prior over numbers, ValueError for a temperature that is not positive.
     References: The Concrete Distribution (Maddison et al., 2017), arXiv:1611.00712, equation 10 and appendix C.3, whose
@@ -250,11 +257,11 @@ class Concrete(nn.Module):
         (tensor([1.]), torch.Size([4, 2]))
     """
 
-    density = closed = relaxed = True
+    density = closed = True
 
-    def __init__(self, prior: nn.Module, temperature: float = 2 / 3) -> None:
+    def __init__(self, prior: nn.Module, temperature: float | None = 2 / 3) -> None:
         super().__init__()
-        if not temperature > 0:
+        if temperature is not None and not temperature > 0:
             raise ValueError(f"a temperature is above 0; got temperature={temperature}")
         self.prior, self.temperature = prior, temperature
         self._choices()
@@ -270,9 +277,21 @@ class Concrete(nn.Module):
         return int(self.prior.variables), int(self.prior.classes)  # type: ignore[arg-type]
 
     @property
+    def relaxed(self) -> bool:
+        """Whether gradients pass through its draws, which then are none of q's."""
+        return self.temperature is not None
+
+    @property
+    def most(self) -> float:
+        """Nats that a choice can carry at most."""
+        return math.log(self._choices()[1])
+
+    @property
     def variables(self) -> int:
         """Choices that a code consists of."""
         return self._choices()[0]
+
+    groups = variables  # each with a rate of its own
 
     def forward(self, h: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = True) -> Code:
         variables, classes = self._choices()
@@ -286,14 +305,16 @@ class Concrete(nn.Module):
         index = noisy.argmax(-1)
         if not draw:
             z = softmax(noisy, -1)
+        elif self.training and self.temperature is not None:
+            z = softmax(noisy / self.temperature, -1)
         else:
-            z = softmax(noisy / self.temperature, -1) if self.training else one_hot(index, classes).to(h)
+            z = one_hot(index, classes).to(h)
         rates = kl(q.base_dist, p.base_dist).repeat(samples, 1)  # (S, V)
         z = z.reshape(-1, self.latent)
         return Code(z, rates, None, None, z.new_zeros(z.shape[0]), index.flatten(0, 1), q, p)
 
     def extra_repr(self) -> str:
-        return f"latent={self.latent}, temperature={self.temperature:g}"
+        return f"latent={self.latent}, temperature={self.temperature}"
 
 
 class Sparse(nn.Module):

@@ -217,7 +217,12 @@ def _features(telling: dict[str, list[Any]], told: str | None) -> "torch.Tensor"
     """One row of context from "name=value,..." in the units of the data."""
     import torch
 
+    from narrows.spec import misspelt
+
     given = dict(pair.split("=", 1) for pair in (told or "").split(",") if "=" in pair)
+    for name in given:
+        if name not in telling["columns"]:
+            raise ValueError(misspelt("column that this model is told", name, telling["columns"]))
     try:
         values = [float(given[name]) for name in telling["columns"]]
     except (KeyError, ValueError):

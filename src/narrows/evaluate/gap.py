@@ -11,6 +11,7 @@ from narrows.contract import Batch, repeated
 from narrows.data import Rows
 from narrows.evaluate.common import Mean, batches
 from narrows.evaluate.likelihood import BUDGET, importance
+from narrows.labels import labels_of
 from narrows.likelihoods import log_prob
 from narrows.models import Autoencoder
 
@@ -71,13 +72,20 @@ class _Said(nn.Module):
         return h
 
 
+def _said(h: Tensor, context: Tensor | None = None) -> Tensor:  # noqa: ARG001
+    """Instead of `Autoencoder.hidden`, which shows an encoder the logarithms of counts."""
+    return h
+
+
 def without_encoder(model: Autoencoder) -> Autoencoder:
     """The same posterior, decoder and likelihood, with an encoder that hands on what it is given.
 
     Its rows are what the posterior reads, h (B, F): then q(z|x) is a free choice for every row. Weights are shared.
     Show it a batch whose x is h and whose target is x.
     """
-    return Autoencoder(_Said(), model.posterior, model.decoder, model.likelihood, context=model.context)
+    free = model.read_by(_Said())
+    free.hidden = _said  # type: ignore[assignment,method-assign]
+    return free
 
 
 def refine(
@@ -180,6 +188,11 @@ def _check(model: Autoencoder, steps: int, samples: int, lr: float) -> None:
         raise TypeError(
             "there is no q(z|x) to refine: this model's code has no density. Use a model that prices its code, such as "
             "recipe vae or iwae"
+        )
+    if getattr(model.posterior, "relaxed", False) or labels_of(model):
+        raise TypeError(
+            "q(z|x) is refined by the slope of its draws, and here a draw is a choice among classes, which has none. "
+            "Use a posterior over numbers, such as recipe vae or flow_vae"
         )
     if steps < 1 or samples < 1 or not lr > 0:
         raise ValueError(

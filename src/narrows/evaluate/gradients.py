@@ -11,6 +11,7 @@ from narrows.contract import Batch, repeated
 from narrows.data import Rows
 from narrows.evaluate.common import batches
 from narrows.evaluate.likelihood import BUDGET
+from narrows.labels import labels_of
 from narrows.models import Autoencoder
 from narrows.objectives import Objective
 
@@ -106,6 +107,11 @@ def gradient_variance(
     joining = [name for name in ("free_bits", "capacity", "discrepancy") if settings.get(name) is not None]
     if joining:
         raise ValueError(f"{joining[0]} joins the rows of a batch, and variances are of single rows: leave it out")
+    if labels_of(model) or (getattr(model.posterior, "relaxed", False) and not getattr(gradient, "scores", False)):
+        raise TypeError(
+            "a choice among classes has no slope along which a draw could move. Use gradient=ScoreFunction(), or a "
+            "posterior over numbers"
+        )
     objective = Objective(gradient=gradient, **settings)
     objective.check(model)
     objective.to(next(model.parameters()))
@@ -125,7 +131,7 @@ def _by_outputs(model: Autoencoder, objective: Objective, batch: Batch, repeats:
     for done in range(0, repeats, piece):
         k = min(piece, repeats - done)
         said = _Said(repeated(h, k).requires_grad_())  # (k B, F)
-        twin = Autoencoder(said, model.posterior, model.decoder, model.likelihood, None, model.context).eval()
+        twin = model.read_by(said).eval()
         rows = batch._replace(**{n: repeated(getattr(batch, n), k) for n in ("x", "target", "context", "seen")})
         loss = objective(twin, rows).loss * len(said.h)  # the sum over rows: each has only its own h
         (slope,) = torch.autograd.grad(loss, said.h, materialize_grads=True)

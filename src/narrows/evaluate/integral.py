@@ -91,9 +91,9 @@ def quadrature(
     found = []
     with draws.seeded(seed, 15, 0):
         for batch in batches(exact, data, 32):
-            refuse_unpriced(exact, batch, "quadrature")
             context = batch.context if batch.context is None else batch.context.double()
             batch = batch._replace(x=batch.x.double(), target=batch.target.double(), context=context)
+            refuse_unpriced(exact, batch, "quadrature")
             found.append(_integrate(_Integrand(exact, batch), tolerance, most).cpu())
     values, error, points = torch.cat(found, 1)
     return Integral(values, *Mean.of(values), error, points.long())

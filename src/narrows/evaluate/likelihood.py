@@ -11,6 +11,7 @@ from narrows import draws
 from narrows.contract import Batch, repeated
 from narrows.data import Rows
 from narrows.evaluate.common import Mean, batches
+from narrows.labels import labels_of
 from narrows.likelihoods import log_prob
 from narrows.models import Autoencoder
 from narrows.objectives import log_weights
@@ -83,6 +84,11 @@ def refuse_unpriced(model: Autoencoder, batch: Batch, what: str) -> None:
         raise TypeError(
             f"{what} needs the density p(z) of a code, and this model's code has none. Use a model that prices its "
             "code, such as recipe vae or iwae"
+        )
+    if labels_of(model) or getattr(model.prior, "discrete", False):
+        raise TypeError(
+            f"{what} moves through all of space, and part of this code is a choice among classes. Use log_likelihood, "
+            "which draws from q(z|x)"
         )
     try:
         free = bool(p.support.check(1e3 * torch.ones_like(p.sample())).all())  # type: ignore[union-attr]

@@ -109,7 +109,7 @@ def _part(
         f"{kind} over {name}": Mean.of(sign * (values["model"] - values[name]))
         for kind, sign, values in (("likelihood", 1, likelihoods), ("reconstruction", -1, errors))
         for name in values
-        if name != "model" and "model" in values
+        if name != "model" and "model" in values and not (kind == "likelihood" and model.context)  # no fair comparison
     }
     return record
 

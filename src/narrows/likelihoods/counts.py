@@ -154,8 +154,8 @@ class NegativeBinomial(_Count):
 
     def __init__(self, shape: tuple[int, ...], dispersion: float = 1.0, library: bool = False) -> None:
         super().__init__(shape, library)
-        if not 0 < dispersion < math.inf:
-            raise ValueError(f"dispersion is a positive number; got {dispersion}")
+        if not math.exp(-10) < dispersion < math.exp(15):
+            raise ValueError(f"dispersion is a positive number from e^-10 to e^15; got {dispersion}")
         self.log_dispersion = nn.Parameter(torch.full(self.shape, math.log(dispersion)))
 
     @property

@@ -74,7 +74,7 @@ class MultivariateGaussian(Prior):
         tensor([2., 2.])
     """
 
-    closed = True
+    closed, factorised = True, False
 
     def __init__(self, latent: int) -> None:
         super().__init__(latent)

@@ -35,7 +35,7 @@ class _Mixed(MixtureSameFamily):
     def log_prob(self, z: Tensor) -> Tensor:  # type: ignore[override]
         size = max(1, 4_000_000 // (self._num_component * z.shape[-1]))
         score: Callable[[Tensor], Tensor] = super().log_prob
-        parts = [score(part) for part in z.flatten(0, -2).split(size)]
+        parts = [score(part) for part in z.reshape(-1, z.shape[-1]).split(size)]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(z.shape[:-1])
 
 

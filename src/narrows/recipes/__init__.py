@@ -100,7 +100,7 @@ def overcomplete(recipe: str) -> bool:
 
 def choices(recipe: str) -> bool:
     """Whether a recipe's code is choices among classes, each of which takes as many units."""
-    return isinstance(globals()[recipe]((2,), latent=2)[0].posterior, Concrete)
+    return isinstance(globals()[recipe]((2,), latent=2, context=1)[0].posterior, Concrete)
 
 
 def deterministic(recipe: str) -> bool:

@@ -64,6 +64,8 @@ def infovae(
     **objective: Any,
 ) -> Parts:
     """InfoVAE: (1 - alpha) rate + (alpha + lambda - 1) MMD of the codes (Zhao et al. 2017, arXiv:1706.02262)."""
+    if "beta" in objective and alpha:
+        raise ValueError("infovae's rate weighs 1 - alpha: give alpha or beta, not both")
     weight = 0.13 * common.values if lambda_ is None else alpha + lambda_ - 1
     if not alpha <= 1 or not weight >= 0:
         raise ValueError(

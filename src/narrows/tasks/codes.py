@@ -11,6 +11,7 @@ from narrows.baselines import fit_pca
 from narrows.data import Rows
 from narrows.data import rows as as_rows
 from narrows.evaluate import active_units, codes
+from narrows.labels import labels_of
 from narrows.models import Autoencoder
 from narrows.networks import Conv, Mlp
 from narrows.posteriors import Concrete, Deterministic, Gaussian
@@ -91,6 +92,11 @@ def fit_prior(
         raise TypeError(
             "a prior that is fitted to codes has a method fit(z) and can be sampled; got "
             f"{type(chosen).__name__}. Take GaussianMixture(latent) or MultivariateGaussian(latent) of narrows.priors"
+        )
+    if labels_of(model):
+        raise TypeError(
+            "the first units of this code are a label, whose prior is no matter of fitting numbers: sample with a "
+            "label, model.draw(n), or train a model without labels in its code"
         )
     if chosen.latent != model.latent:
         raise ValueError(f"the model's code has {model.latent} units; this prior is for {chosen.latent}")

@@ -184,10 +184,12 @@ def after(model: Autoencoder, rows: Rows) -> list[str]:
     if isinstance(model.posterior, Sparse):
         return []
     units = active_units(model, rows.take(torch.arange(min(len(rows), 2000))))
-    total, active = model.latent, int(units.by_variance.sum())
+    style = slice(labels_of(model), None)  # labels in a code are no units that could be left out
+    variance, total = units.variance[style], len(units.variance[style])
+    active = int(units.by_variance[style].sum())
     scaled = units.by_rate is not None or isinstance(model.prior, StandardNormal)
     if not scaled:  # a code without a rate has no scale of its own, and a contracted one is small
-        active = int((units.variance > 1e-4 * units.variance.max()).sum())
+        active = int((variance > 1e-4 * variance.max()).sum())
     if active == total:
         return []
     if not scaled:

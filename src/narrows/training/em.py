@@ -69,6 +69,13 @@ def variational_em(
             f"variational EM takes at least one epoch, one inner step and one row a batch, and a positive lr; got "
             f"epochs={epochs}, inner={inner}, batch={batch}, lr={lr}"
         )
+    if objective is not None and objective.discrepancy is not None:
+        raise ValueError("variational EM has no step for a discrepancy: leave it out, or train with fit")
+    if hasattr(model.prior, "attach"):
+        raise TypeError(
+            f"variational EM trains no encoder, and {type(model.prior).__name__} is made of what the encoder says. Use "
+            "another prior, such as Mixture, or train with fit"
+        )
     objective, rows, device = objective or Objective(), as_rows(data), device_of(model)
     free = without_encoder(model)
     objective.check(model)
