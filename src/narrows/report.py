@@ -141,7 +141,8 @@ def _comparison(evaluation: dict[str, Any]) -> str:
     if evaluation["discrete"] and evaluation["samples"]:
         quantities.append(("bits_per_dimension", "bits per dimension (lower is better)", min))
     if evaluation["samples"]:
-        quantities.append(("log_likelihood", "log p(x), nats per row (higher is better)", max))
+        what = "log p(x | what is told), baselines are told nothing" if evaluation.get("told") else "log p(x)"
+        quantities.append(("log_likelihood", f"{what}, nats per row (higher is better)", max))
     for key, title, best in quantities:
         parts = evaluation["parts"]
         head = "".join(

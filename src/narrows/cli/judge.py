@@ -23,7 +23,8 @@ def say(run: "Run") -> None:
                 f"+ rate (KL) {pair(record['rate'])})"
             )
             typer.echo(
-                f"  log p(x) >= {pair(record['log_likelihood']['model'])} nats (K = {found['samples']:,}, "
+                f"  log p(x{' | told' if found.get('told') else ''}) >= {pair(record['log_likelihood']['model'])} nats "
+                f"(K = {found['samples']:,}, "
                 f"{record['bound_rows']:,} rows, Monte Carlo error {record['monte_carlo_error']:.2g}, median effective "
                 f"sample size {record['effective_sample_size']:.3g})"
             )

@@ -51,6 +51,7 @@ def evaluate(
         "samples": samples if density else None,
         "seed": seed,
         "discrete": discrete,
+        "told": bool(model.context),  # then log p(x) is that of x given what the model was told
         "latent": spent,
         "parts": parts,
         "active_units": {
