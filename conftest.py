@@ -1,6 +1,5 @@
 """What all tests share, the examples in docstrings and README included."""
 
-import re
 from typing import Any
 
 import pytest
@@ -17,8 +16,3 @@ def seed() -> None:
 def names(doctest_namespace: dict[str, Any]) -> None:
     """Examples find `torch` without importing it."""
     doctest_namespace["torch"] = torch
-
-
-def plain(value: object) -> str:
-    """A parameter's name in test names: without the address of a function, which differs from process to process."""
-    return re.sub(r" at 0x\w+", "", str(value))

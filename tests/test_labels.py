@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from conftest import plain
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn.functional import cross_entropy, softplus
@@ -26,6 +25,12 @@ from narrows.penalties import CrossEntropy
 from narrows.posteriors import Deterministic
 from narrows.posteriors import Gaussian as GaussianPosterior
 from narrows.priors import ConditionalNormal, GaussianMixture, StandardNormal
+
+
+def plain(value: object) -> str:
+    """In test names: without the address of a function, which differs from process to process."""
+    return str(value).split(" at 0x")[0]
+
 
 close = torch.testing.assert_close
 SAME = {"rtol": 0.0, "atol": 1e-10}
@@ -210,7 +215,9 @@ def test_a_learned_prior_of_styles_is_priced_class_by_class(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "settings", [{"rate": "sampled"}, {"rate": "sampled", "bound": iwae}, {"discrepancy": MMD()}], ids=plain
+    "settings",
+    [{"rate": "sampled"}, {"rate": "sampled", "bound": iwae}, {"discrepancy": MMD()}],
+    ids=plain,
 )
 def test_what_does_not_go_with_a_sum_over_classes_is_refused(settings: dict) -> None:
     with pytest.raises(ValueError, match="summed over its classes, which takes the ELBO with the closed rate"):

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import plain
 from torch import Tensor
 
 from narrows.contract import Batch
@@ -19,6 +18,12 @@ from narrows.objectives import Objective, ciwae, elbo, iwae, miwae, renyi
 from narrows.posteriors import Gaussian as GaussianPosterior
 from narrows.priors import StandardNormal
 from narrows.spec import arguments_of, describe, restore
+
+
+def plain(value: object) -> str:
+    """In test names: without the address of a function, which differs from process to process."""
+    return str(value).split(" at 0x")[0]
+
 
 close = torch.testing.assert_close
 SAME = {"rtol": 0.0, "atol": 1e-10}
