@@ -48,7 +48,12 @@ BUGS = [
     ),
     ("beta not used", "objectives", "_average(distortion + beta * rate)", "_average(distortion + rate)"),
     ("free bits without beta", "objectives", "loss + beta * torch.relu", "loss + torch.relu"),
-    ("z detached", "posteriors", "return Code(z, rates, None, None", "return Code(z.detach(), rates, None, None"),
+    (
+        "z detached",
+        "posteriors",
+        "return Code(z, rates, None, None, nothing",
+        "return Code(z.detach(), rates, None, None, nothing",
+    ),
     ("rate detached", "posteriors", "rates = kl(q, p)", "rates = kl(q, p).detach()"),
     ("log q at a detached z", "contract", "q.log_prob(z).flatten()", "q.log_prob(z.detach()).flatten()"),
     ("KL the other way round", "divergences", "(q.base_dist, p.base_dist)", "(p.base_dist, q.base_dist)"),
