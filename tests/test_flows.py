@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 import narrows as nr
-from narrows import recipes, references
+from narrows import priors, recipes, references
 from narrows.contract import Batch
 from narrows.divergences import kl
 from narrows.export import Encode
 from narrows.flows import IAF, MAF, NSF, Masked, Planar
+from narrows.gradients import ScoreFunction, StickingTheLanding, Vimco
 from narrows.likelihoods import Bernoulli
 from narrows.likelihoods import Gaussian as GaussianLikelihood
 from narrows.models import Autoencoder
@@ -336,7 +337,7 @@ def test_what_is_estimated_is_said() -> None:
 # ---- choices ----------------------------------------------------------------------------------------------------
 
 
-def choices(temperature: float = 2 / 3) -> tuple[Autoencoder, Tensor]:
+def choices(temperature: float | None = 2 / 3) -> tuple[Autoencoder, Tensor]:
     """Two choices among three classes behind five bits; and all the codes there are, (9, 6)."""
     q, p = Concrete(Categorical(6, classes=3), temperature), Bernoulli((5,))
     model = Autoencoder(strong(Mlp((5,), (6,), hidden=(4,))), q, strong(Mlp((6,), p.wants, hidden=(4,))), p)
@@ -380,6 +381,37 @@ def test_the_bound_of_choices_is_that_of_enumeration() -> None:
     total = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 5)
     evidence = torch.stack([model.decode(z.expand(32, 6)).log_prob(total) for z in codes]).logsumexp(0) - math.log(9)
     close(evidence.exp().sum(), torch.ones(()), **SAME)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "settings"),
+    [(ScoreFunction("leave-one-out"), {}), (Vimco(), {"bound": iwae, "rate": "sampled"})],
+    ids=["score function", "vimco"],
+)
+def test_choices_learn_without_a_slope(gradient: nn.Module, settings: dict[str, Any]) -> None:
+    """In training, of two draws: the mean slope by the encoder's words is that of enumeration (5 standard errors)."""
+    model, codes = choices(None)
+    x, n = torch.randint(2, (1, 5)).double(), 20_000
+    h = model.encoder(x).detach().requires_grad_()
+    log_q = priors.one_hot(h.view(1, 2, 3)).log_prob(codes)  # (9,)
+    with torch.no_grad():
+        log_p = torch.cat([model.decode(z[None]).log_prob(x) for z in codes])
+    log_w = log_p - math.log(9) - log_q
+    pairs = torch.stack([log_w[:, None].expand(9, 9), log_w.expand(9, 9)]).logsumexp(0) - math.log(2)
+    value = ((log_q[:, None] + log_q).exp() * pairs).sum() if settings else (log_q.exp() * log_w).sum()
+    (known,) = torch.autograd.grad(-value, h)
+    rows = h.detach().repeat(n, 1).requires_grad_()
+    objective = Objective(gradient=gradient, samples=2, **settings)
+    free = nr.evaluate.without_encoder(model).train()
+    objective.check(free)
+    loss = objective(free, Batch(rows, x.expand(n, -1))).loss
+    slopes = n * torch.autograd.grad(loss, rows)[0]
+    assert ((slopes.mean(0) - known[0]).abs() < 5 * slopes.std(0) / math.sqrt(n)).all()
+    for along in (None, StickingTheLanding()):
+        with pytest.raises(TypeError, match="a draw that is a choice has no slope"):
+            Objective(gradient=along, samples=2, rate="sampled").check(model)
+    with pytest.raises(ValueError, match="units carry at most 1.099 frees all of the rate"):
+        Objective(free_bits=1.1, gradient=ScoreFunction()).check(model)
 
 
 def test_relaxed_draws_are_gumbel_softmax_and_harden_as_the_temperature_falls(monkeypatch: pytest.MonkeyPatch) -> None:

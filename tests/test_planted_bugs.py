@@ -155,7 +155,7 @@ BUGS = [
     ("the way back stretches as the way there", "flows", "return e, -transform", "return e, transform"),
     ("log q of the wrong sign of stretch", "posteriors", "base.log_prob(e) - log_det", "base.log_prob(e) + log_det"),
     ("a Cholesky factor without its corner", "posteriors", "scale[:, rows, columns] = below", "pass"),
-    ("one Gumbel logarithm too few", "posteriors", "logits - (-u.log()).log()", "logits + u.log()"),
+    ("one Gumbel logarithm too few", "draws", "-(-u.log()).log()", "-(-u.log())"),
     ("soft draws in evaluation", "posteriors", "elif self.training and self.temp", "elif self.temp"),
     (
         "codes not brought to their width",
@@ -231,6 +231,7 @@ TESTS = {
     **dict.fromkeys(("labels", "evaluate/classes"), ("labels.py",)),
     **dict.fromkeys(("flows", "priors/learned"), ("flows.py",)),
     "divergences/closed": ("flows.py::test_kl_between_any_normals_is_torchs_for_full_ones",),
+    "draws": ("flows.py",),
     "posteriors": ("flows.py", *GENERAL),
     "gradients": ("gradients.py",),
     **{module: tuple(f"beyond.py::{name}" for name in names) for module, names in BEYOND.items()},

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["common", "dropout", "mix", "normal", "part", "reseed", "seeded", "uniform"]
+__all__ = ["common", "dropout", "gumbel", "mix", "normal", "part", "reseed", "seeded", "uniform"]
 
 
 class _Part(NamedTuple):
@@ -94,6 +94,12 @@ def normal(samples: int, like: Tensor) -> Tensor:
 def uniform(samples: int, like: Tensor) -> Tensor:
     """Draws from [0, 1), (samples, *like.shape), for rows `like` (B, ...), on its device and in its dtype."""
     return _draw(torch.rand, samples, like)
+
+
+def gumbel(samples: int, like: Tensor) -> Tensor:
+    """Standard Gumbel draws (samples, *like.shape): where logits + gumbel are largest is a draw among the classes."""
+    u = uniform(samples, like).clamp_min(torch.finfo(like.dtype).tiny)
+    return -(-u.log()).log()
 
 
 def dropout(x: Tensor, share: float) -> Tensor:

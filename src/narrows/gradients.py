@@ -52,6 +52,7 @@ class Reparameterised(nn.Module):
     rates: ClassVar[tuple[str, ...]] = ("closed", "sampled")  # which are admitted
     bounds: ClassVar[tuple[Callable[..., Tensor], ...]] = ()  # which are admitted; none named: all
     scores = False  # whether it asks q for the density of a draw
+    slopes = True  # whether draws must follow the encoder; where not, they may be choices
     apart = True  # whether a sampled rate can be differentiated apart from the bound, as a capacity does
 
     def __init__(self) -> None:
@@ -202,7 +203,7 @@ class ScoreFunction(_Scoring):
     """
 
     bounds = (elbo,)
-    apart = False
+    slopes = apart = False
 
     def __init__(
         self,
@@ -260,7 +261,7 @@ class Vimco(_Scoring):
 
     rates = ("sampled",)
     bounds = (iwae,)
-    apart = False
+    slopes = apart = False
 
     @property
     def least(self) -> int:

@@ -117,8 +117,7 @@ class LabelledGaussian(nn.Module):
         if not draw:
             z = torch.cat([log_y.exp(), (log_y.exp()[..., None] * mean).sum(1)], 1)
             return Code(repeated(z, samples), rates, None, None, nothing, h=told)
-        gumbel = -(-draws.uniform(samples, log_y).log()).log()  # (K, B, C); of its sum with log y the largest is a draw
-        y = nn.functional.one_hot((log_y + gumbel).argmax(-1), self.classes).to(log_y.dtype)
+        y = nn.functional.one_hot((log_y + draws.gumbel(samples, log_y)).argmax(-1), self.classes).to(log_y.dtype)
         mean, sigma = ((y[..., None] * t).sum(2) for t in (mean, sigma))  # (K, B, style), of the class drawn
         style = mean + sigma * draws.normal(samples, mean[0])
         q = Independent(Normal(mean, sigma, validate_args=False), 1, validate_args=False)

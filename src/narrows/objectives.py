@@ -139,10 +139,6 @@ def _name(bound: Bound) -> str:
     return getattr(bound, "func", bound).__name__ + (f"({arguments})" if arguments else "")
 
 
-def _parameters(prior: Any) -> Iterable[Tensor]:
-    return prior.parameters() if isinstance(prior, nn.Module) else ()
-
-
 class Objective(nn.Module):
     r"""What is minimised, and what is claimed.
 
@@ -250,7 +246,7 @@ class Objective(nn.Module):
                 "a discrepancy compares codes with draws from a prior, and this model has none. Use recipe aae, "
                 "wae_mmd or swae, or Deterministic(latent, prior=StandardNormal(latent))"
             )
-        learns = any(p.requires_grad for p in _parameters(model.prior))
+        learns = any(p.requires_grad for p in getattr(model.prior, "parameters", tuple)())
         if learns and not self.beta(None) and (self.discrepancy is not None or not hasattr(model.prior, "fit")):
             raise TypeError(
                 f"nothing teaches {type(model.prior).__name__}: with beta = 0 its codes have no rate, and draws for a "
@@ -273,11 +269,11 @@ class Objective(nn.Module):
                 'Concrete codes with rate="sampled" or a score function; right: rate="closed", the KL between '
                 "categoricals, or Concrete(prior, temperature=None), whose draws are choices"
             )
-        if not getattr(model.posterior, "relaxed", True) and not getattr(self.gradient, "scores", False):
+        if not getattr(model.posterior, "relaxed", True) and getattr(self.gradient, "slopes", True):
             raise TypeError(
                 "a draw that is a choice has no slope, so the encoder would not learn what the decoder makes of it. "
-                "Wrong: Concrete(prior, temperature=None) with gradient=None; right: gradient=ScoreFunction() or "
-                "Vimco(), or a temperature"
+                "Wrong: Concrete(prior, temperature=None) with a gradient along the draws; right: "
+                "gradient=ScoreFunction() or Vimco(), or a temperature"
             )
         if (self.free_bits or self.capacity) and not self.beta(None):
             raise ValueError(

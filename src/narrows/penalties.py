@@ -103,7 +103,7 @@ class CrossEntropy(_Penalty):
                 "recipe semi_supervised or semi_supervised_aae"
             )
         if batch.label is None:
-            return found.code.penalty
+            return torch.zeros_like(found.code.penalty)
         label = repeated(batch.label, len(found.code.h) // len(batch.x))
         log_q = found.code.h.gather(1, label.clamp_min(0)[:, None])[:, 0]
         return -self.weight * torch.where(label >= 0, log_q, 0.0)
@@ -281,7 +281,7 @@ class AuxK(_Idle):
         z, h = found.code.z, found.code.h
         dead = self.count(model, batch, z)
         if not self.training or h is None or (h.is_cpu and not torch.compiler.is_compiling() and not dead.any()):
-            return found.code.penalty  # zero; elsewhere the question would make a step wait for the device
+            return torch.zeros_like(found.code.penalty)  # elsewhere the question would make a step wait for the device
         values, index = h.masked_fill(~dead, -math.inf).topk(self.units, 1)
         z = torch.zeros_like(h).scatter(1, index, values.relu())
         nothing = torch.zeros_like(z if batch.context is not None else z[:1])
@@ -314,7 +314,7 @@ class Resampling(_Idle):
 
     def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
         self.count(model, batch, found.code.z)
-        return found.code.penalty
+        return torch.zeros_like(found.code.penalty)
 
     @torch.no_grad()
     def renew(self, model: Autoencoder, batch: Batch) -> list[tuple[nn.Parameter, Tensor]]:

@@ -297,11 +297,8 @@ class Concrete(nn.Module):
         variables, classes = self._choices()
         logits = h.flatten(1).unflatten(1, (variables, classes))
         q, p = priors.one_hot(logits), self.prior(context)
-        if draw:
-            u = draws.uniform(samples, logits).clamp_min(torch.finfo(h.dtype).tiny)
-            noisy = logits - (-u.log()).log()  # (K, B, V, classes)
-        else:
-            noisy = logits.repeat(samples, 1, 1, 1)
+        # (K, B, V, classes)
+        noisy = logits + draws.gumbel(samples, logits) if draw else logits.repeat(samples, 1, 1, 1)
         index = noisy.argmax(-1)
         if not draw:
             z = softmax(noisy, -1)

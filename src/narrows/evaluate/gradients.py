@@ -107,10 +107,10 @@ def gradient_variance(
     joining = [name for name in ("free_bits", "capacity", "discrepancy") if settings.get(name) is not None]
     if joining:
         raise ValueError(f"{joining[0]} joins the rows of a batch, and variances are of single rows: leave it out")
-    if labels_of(model) or (getattr(model.posterior, "relaxed", False) and not getattr(gradient, "scores", False)):
+    if labels_of(model) or getattr(model.posterior, "relaxed", False):
         raise TypeError(
-            "a choice among classes has no slope along which a draw could move. Use gradient=ScoreFunction(), or a "
-            "posterior over numbers"
+            "a choice among classes has no slope along which a draw could move. Use Concrete(prior, temperature=None) "
+            "with gradient=ScoreFunction(), or a posterior over numbers"
         )
     objective = Objective(gradient=gradient, **settings)
     objective.check(model)

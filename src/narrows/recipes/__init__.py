@@ -93,20 +93,25 @@ def names() -> dict[str, str]:
     }
 
 
+def _example(recipe: str) -> Parts:
+    """A small one, told something, as some recipes must be."""
+    parts: Parts = globals()[recipe]((2,), latent=2, context=1)
+    return parts
+
+
 def overcomplete(recipe: str) -> bool:
     """Whether a recipe's code is sparse, so that it has more units than a row has values."""
-    return isinstance(globals()[recipe]((2,), latent=2, context=1)[0].posterior, Sparse)
+    return isinstance(_example(recipe)[0].posterior, Sparse)
 
 
 def choices(recipe: str) -> bool:
     """Whether a recipe's code is choices among classes, each of which takes as many units."""
-    return isinstance(globals()[recipe]((2,), latent=2, context=1)[0].posterior, Concrete)
+    return isinstance(_example(recipe)[0].posterior, Concrete)
 
 
 def deterministic(recipe: str) -> bool:
     """Whether a recipe leaves the rate out where nothing is said, beta = 0."""
-    objective = globals()[recipe]((2,), latent=2, context=1)[1]
-    return not objective.beta(None)
+    return not _example(recipe)[1].beta(None)
 
 
 def told(recipe: str) -> bool:
