@@ -463,7 +463,7 @@ def test_a_code_has_units(part: type[nn.Module]) -> None:
 
 def test_a_model_without_a_likelihood_is_refused() -> None:
     """The fourth part is not optional."""
-    with pytest.raises(TypeError, match=r"the last part of an Autoencoder is a likelihood .*; got Linear"):
+    with pytest.raises(TypeError, match=r"the last part of a model is a likelihood .*; got Linear"):
         Autoencoder(nn.Identity(), GaussianPosterior(StandardNormal(2)), nn.Identity(), nn.Linear(1, 1))
 
 

@@ -34,7 +34,7 @@ from sklearn.utils.validation import (
 
 from narrows import data, defaults, draws, evaluate, recipes
 from narrows.labels import labels_of
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.objectives import Objective
 from narrows.training import Training, fit
 
@@ -201,7 +201,7 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         x = self.scaling_(torch.from_numpy(np.ascontiguousarray(array, dtype=dtype)))
         return data.Rows(x.to(getattr(torch, dtype.name))), dtype
 
-    def _in(self, dtype: np.dtype[Any]) -> Autoencoder:
+    def _in(self, dtype: np.dtype[Any]) -> Model:
         """The model in the precision of the data: rounding then does not depend on how rows are batched."""
         return self.model_ if dtype == np.float32 else copy.deepcopy(self.model_).double()
 
@@ -227,7 +227,7 @@ class _Classes(ClassifierMixin):  # type: ignore[misc]
 
     _partly = True  # whether some rows may come without a label
     run_: Any
-    model_: Autoencoder
+    model_: Model
     scaling_: Any
 
     def fit(self, X: Any, y: Any = None) -> Self:

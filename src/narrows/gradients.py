@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from narrows import draws
 from narrows.contract import Batch, Code, Pass
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.networks import Mlp
 from narrows.objectives import Draws, Objective, elbo, iwae, miwae
 
@@ -81,12 +81,12 @@ class Reparameterised(nn.Module):
                 "of them out"
             )
 
-    def passes(self, model: Autoencoder, batch: Batch, samples: int) -> tuple[Pass, Pass]:
+    def passes(self, model: Model, batch: Batch, samples: int) -> tuple[Pass, Pass]:
         """The pass with its code as drawn, for penalties and discrepancies, and as the bound is to score it."""
         found = model(batch.x, batch.context, samples)
         return found, found
 
-    def forward(self, objective: Objective, model: Autoencoder, batch: Batch, drawn: Draws) -> Tensor:
+    def forward(self, objective: Objective, model: Model, batch: Batch, drawn: Draws) -> Tensor:
         """The bound (B,) with this estimator's gradient."""
         return objective.bound(drawn.distortion, drawn.rate, drawn.beta)
 
@@ -96,7 +96,7 @@ class _Scoring(Reparameterised):
 
     scores = True
 
-    def passes(self, model: Autoencoder, batch: Batch, samples: int) -> tuple[Pass, Pass]:
+    def passes(self, model: Model, batch: Batch, samples: int) -> tuple[Pass, Pass]:
         code = model.encode(batch.x, batch.context, samples, draw=True)
         if code.q is None or code.p is None:
             raise TypeError(
@@ -175,7 +175,7 @@ class DoublyReparameterised(_Scoring):
     def read(self, code: Code) -> Code:
         return _without_score(code, code.z.view_as(code.z))  # a code of its own: penalties do not pass through the hook
 
-    def forward(self, objective: Objective, model: Autoencoder, batch: Batch, drawn: Draws) -> Tensor:
+    def forward(self, objective: Objective, model: Model, batch: Batch, drawn: Draws) -> Tensor:
         _, code, _, _, beta = drawn
         share = 1 - beta + beta * drawn.log_w.detach().softmax(0)  # (K, B)
         if code.z.requires_grad:
@@ -232,7 +232,7 @@ class ScoreFunction(_Scoring):
     def read(self, code: Code) -> Code:
         return _at_rest(code)
 
-    def forward(self, objective: Objective, model: Autoencoder, batch: Batch, drawn: Draws) -> Tensor:
+    def forward(self, objective: Objective, model: Model, batch: Batch, drawn: Draws) -> Tensor:
         f = (-drawn.log_w if objective.rate == "sampled" else drawn.distortion).detach()  # (K, B)
         taught = f.new_zeros(())
         if self.baseline == "leave-one-out":
@@ -270,7 +270,7 @@ class Vimco(_Scoring):
     def read(self, code: Code) -> Code:
         return _at_rest(code)
 
-    def forward(self, objective: Objective, model: Autoencoder, batch: Batch, drawn: Draws) -> Tensor:
+    def forward(self, objective: Objective, model: Model, batch: Batch, drawn: Draws) -> Tensor:
         value, log_w = super().forward(objective, model, batch, drawn), drawn.log_w.detach()  # (B,), (K, B)
         others = (log_w.sum(0) - log_w) / (len(log_w) - 1)  # (K, B): log of the geometric mean of the other weights
         own = torch.eye(len(log_w), dtype=torch.bool, device=log_w.device)[:, :, None]
@@ -303,7 +303,7 @@ class Piwae(_Scoring):
             torch.zeros(objective.samples, 1), torch.zeros(objective.samples, 1), groups=self.groups
         )  # says which groups there can be
 
-    def forward(self, objective: Objective, model: Autoencoder, batch: Batch, drawn: Draws) -> Tensor:
+    def forward(self, objective: Objective, model: Model, batch: Batch, drawn: Draws) -> Tensor:
         value = super().forward(objective, model, batch, drawn)
         if not torch.is_grad_enabled():
             return value

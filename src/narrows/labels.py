@@ -15,7 +15,7 @@ from narrows import draws
 from narrows.contract import Batch, Code, Pass, repeated
 from narrows.divergences import kl
 from narrows.likelihoods import log_prob
-from narrows.models import Autoencoder
+from narrows.models import Model
 
 __all__ = ["Labelled", "LabelledGaussian", "SoftLabels", "labels_of", "summed"]
 
@@ -185,12 +185,12 @@ class SoftLabels(nn.Module):
         return f"latent={self.latent}, classes={self.classes}"
 
 
-def labels_of(model: Autoencoder) -> int:
+def labels_of(model: Model) -> int:
     """How many units of the code are the classes of a label, 0 where none is."""
     return int(getattr(model.posterior, "classes", 0))
 
 
-def summed(model: Autoencoder, batch: Batch, samples: int) -> tuple[Pass, Tensor]:
+def summed(model: Model, batch: Batch, samples: int) -> tuple[Pass, Tensor]:
     r"""One pass in which no class is drawn: every class is decoded, and weighed by q(y|x), or by the label where known.
 
     .. math:: \text{distortion} = \sum_y w_y \, E_{q(z \mid x, y)} [-\log p(x \mid y, z)], \qquad

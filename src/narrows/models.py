@@ -1,8 +1,9 @@
-"""The models: what joins an encoder to a decoder through a code. There are two, and they are final."""
+"""The models: what joins an encoder to a decoder through a code. `Model` is what all share, the others are final."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -11,34 +12,19 @@ from narrows.contract import Code, Pass
 from narrows.likelihoods import Likelihood
 from narrows.priors import tempered
 
-__all__ = ["Autoencoder"]
+__all__ = ["Autoencoder", "Model"]
 
 
-class Autoencoder(nn.Module):
-    """x through a narrow code and back.
+class Model(nn.Module, ABC):
+    """What the rest of the library knows of a model: its parts, and rows to codes and back.
 
-        x (B, *event) -> encoder -> h (B, F) -> posterior -> z (S, D) -> decoder -> (S, C, *event) -> likelihood
-          |                                         |                                                     |
-      corruption, in training            q(z|x), p(z): the rate                          p(x|z): the distortion
-
-    Every member of the family is this class with other parts. `encoder` and `decoder` are any modules; one that reads
-    context is called with it as second argument. `corruption` is what the encoder learns to undo: an objective shows
-    it corrupted rows and scores the clean ones; use never corrupts. `context` is the number of features that both sides
-    are told. `start(model, rows, train)` is what `fit` calls
-    before the first step (`train(model, objective, rows)` fits a part), and tells whether all is done. `spec` is how a
-    recipe built the model, None where hands did.
+    `encoder`, `posterior`, `decoder` and `likelihood` are its parts; `forward` and `decode` of a final class join them.
+    `corruption` is what the encoder learns to undo: an objective shows it corrupted rows and scores the clean ones; use
+    never corrupts. `context` is the number of features that all parts are told. `start(model, rows, train)` is what
+    `fit` calls before the first step (`train(model, objective, rows)` fits a part), and tells whether all is done.
+    `spec` is how a recipe built the model, None where hands did.
 
     Raises: TypeError where a part is missing its half of the contract (`posterior.features`, a `Likelihood`).
-
-    Example:
-        >>> from narrows.networks import Mlp
-        >>> from narrows.posteriors import Gaussian
-        >>> from narrows.priors import StandardNormal
-        >>> from narrows.likelihoods import Bernoulli
-        >>> q, p = Gaussian(StandardNormal(2)), Bernoulli((8,))
-        >>> model = Autoencoder(Mlp((8,), (q.features,)), q, Mlp((2,), p.wants), p)
-        >>> model(torch.zeros(3, 8), samples=5).px.batch_shape
-        torch.Size([15])
     """
 
     def __init__(
@@ -53,8 +39,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         if not isinstance(likelihood, Likelihood):
             raise TypeError(
-                "the last part of an Autoencoder is a likelihood such as Bernoulli(shape); got "
-                f"{type(likelihood).__name__}"
+                f"the last part of a model is a likelihood such as Bernoulli(shape); got {type(likelihood).__name__}"
             )
         self.encoder, self.posterior, self.decoder, self.likelihood = encoder, posterior, decoder, likelihood
         self.corruption, self.context = corruption, context
@@ -83,11 +68,11 @@ class Autoencoder(nn.Module):
         """Whether q(z|x) and p(z) can both score a code: then there is a rate, and a bound on log p(x)."""
         return bool(self.posterior.density) and self.prior is not None and getattr(self.prior, "density", True)
 
+    @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:
-        code = self.posterior(self.hidden(x, context), context, samples)
-        return Pass(self.decode(code.z, context), code)
+        """Rows (B, *event) through a code and back, `samples` draws a row."""
 
-    def read_by(self, encoder: nn.Module) -> "Autoencoder":
+    def read_by(self, encoder: nn.Module) -> Self:
         """The same model, its weights shared, with another encoder; nothing is corrupted on the way in."""
         twin = copy.copy(self)
         twin._modules = {**self._modules, "encoder": encoder}
@@ -104,13 +89,9 @@ class Autoencoder(nn.Module):
         """The code of x: its mean, or `samples` draws a row."""
         return self.posterior(self.hidden(x, context), context, samples, draw)
 
+    @abstractmethod
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z) for codes (S, D); S is a multiple of the rows of context. Raises: as `hidden`."""
-        self._check_told(context)
-        if context is None:
-            return self.likelihood(self.decoder(z))
-        context = context.repeat(len(z) // len(context), 1)
-        return self.likelihood(self.decoder(z, context), context)
 
     def _check_told(self, context: Tensor | None) -> None:
         got = 0 if context is None else context.shape[1]
@@ -144,3 +125,37 @@ class Autoencoder(nn.Module):
             )
         p = self.prior(context) if temperature == 1 else tempered(self.prior(context), temperature)
         return p.expand((n,)).sample() if p.batch_shape else p.sample((n,))
+
+
+class Autoencoder(Model):
+    """x through a narrow code and back.
+
+        x (B, *event) -> encoder -> h (B, F) -> posterior -> z (S, D) -> decoder -> (S, C, *event) -> likelihood
+          |                                         |                                                     |
+      corruption, in training            q(z|x), p(z): the rate                          p(x|z): the distortion
+
+    Every member of the family whose code is drawn in one piece is this class with other parts. `encoder` and `decoder`
+    are any modules; one that reads context is called with it as second argument.
+
+    Example:
+        >>> from narrows.networks import Mlp
+        >>> from narrows.posteriors import Gaussian
+        >>> from narrows.priors import StandardNormal
+        >>> from narrows.likelihoods import Bernoulli
+        >>> q, p = Gaussian(StandardNormal(2)), Bernoulli((8,))
+        >>> model = Autoencoder(Mlp((8,), (q.features,)), q, Mlp((2,), p.wants), p)
+        >>> model(torch.zeros(3, 8), samples=5).px.batch_shape
+        torch.Size([15])
+    """
+
+    def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:
+        code = self.posterior(self.hidden(x, context), context, samples)
+        return Pass(self.decode(code.z, context), code)
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
+        """p(x|z) for codes (S, D); S is a multiple of the rows of context. Raises: as `hidden`."""
+        self._check_told(context)
+        if context is None:
+            return self.likelihood(self.decoder(z))
+        context = context.repeat(len(z) // len(context), 1)
+        return self.likelihood(self.decoder(z, context), context)

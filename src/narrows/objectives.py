@@ -14,7 +14,7 @@ from torch.distributions import Distribution, constraints
 from narrows.contract import Batch, Code, Pass, Terms, repeated
 from narrows.labels import LabelledGaussian, summed
 from narrows.likelihoods import log_prob
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.penalties import listed
 from narrows.schedules import Schedule, as_schedule
 
@@ -233,7 +233,7 @@ class Objective(nn.Module):
         """The step from which every weight stands at its final value."""
         return max(self.beta.steps, self.capacity.steps if self.capacity else 0)
 
-    def check(self, model: Autoencoder) -> None:
+    def check(self, model: Model) -> None:
         """Raises ValueError where model and objective have no optimum together."""
         if getattr(model.likelihood, "learn", None) and not self.beta(None):
             raise ValueError(
@@ -289,7 +289,7 @@ class Objective(nn.Module):
                 "(recipe semi_supervised)"
             )
 
-    def _check_free_bits(self, model: Autoencoder) -> None:
+    def _check_free_bits(self, model: Model) -> None:
         """Raises ValueError where more is free than a unit of the code can cost, or than a row can tell."""
         unit = getattr(model.posterior, "most", math.inf)  # nats that a unit can carry at most: log k for one of k
         if self.free_bits >= unit:
@@ -314,7 +314,7 @@ class Objective(nn.Module):
         target, seen = repeated(batch.target, self.samples), repeated(batch.seen, self.samples)
         return -log_prob(found.px, target, seen), found.code.rate
 
-    def forward(self, model: Autoencoder, batch: Batch) -> Terms:
+    def forward(self, model: Model, batch: Batch) -> Terms:
         """Terms of one batch; x (B, *event) -> bound, distortion, rate, penalty (B,) nats."""
         if model.corruption is not None:
             batch = batch._replace(x=model.corruption(batch.x))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from narrows.likelihoods import Gaussian
 from narrows.memory import keep_freed
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.networks import Mlp
 from narrows.spec import misspelt
 
@@ -225,7 +225,7 @@ class Components:
             raise ValueError(misspelt("solver", self.solver, (*SOLVERS, "gradient")))
 
     @torch.no_grad()
-    def __call__(self, model: Autoencoder, rows: Any, train: Any = None) -> bool:
+    def __call__(self, model: Model, rows: Any, train: Any = None) -> bool:
         """Solves for `rows` (`narrows.data.Rows`); True, since nothing is left to train."""
         n, d = len(rows), math.prod(model.shape)
         encoder, decoder = (_affine(part) for part in (model.encoder, model.decoder))

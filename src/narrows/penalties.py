@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from narrows.activations import JumpReLU
 from narrows.contract import Batch, Pass, repeated
 from narrows.labels import labels_of
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.networks import Dictionary
 from narrows.posteriors import Sparse
 
@@ -68,7 +68,7 @@ class Contraction(_Penalty):
             raise ValueError(f"probes is a number of directions, 0 for all units exactly; got probes={probes}")
         self.probes = probes
 
-    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+    def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
         with torch.enable_grad():
             x = batch.x.detach().requires_grad_()
             z = model.encode(x, batch.context).z  # (B, D)
@@ -96,7 +96,7 @@ class CrossEntropy(_Penalty):
     Raises: TypeError for a code that has no label.
     """
 
-    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+    def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
         if not labels_of(model) or found.code.h is None:
             raise TypeError(
                 f"CrossEntropy teaches the label in a code, and {type(model.posterior).__name__} codes have none: use "
@@ -121,7 +121,7 @@ class DecoderSlope(_Penalty):
             raise ValueError(f"the decoder's slope is estimated from at least one direction; got probes={probes}")
         self.probes = probes
 
-    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+    def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
         square = found.code.penalty
         with torch.enable_grad():
             z = found.code.z if found.code.z.requires_grad else found.code.z.detach().requires_grad_()
@@ -141,7 +141,7 @@ class Energy(_Penalty):
     (Ghosh et al. 2020, equation 6).
     """
 
-    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+    def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
         return self.weight / 2 * found.code.z.square().flatten(1).sum(1)
 
 
@@ -159,7 +159,7 @@ class Weights(_Penalty):
             raise ValueError(f'part is "both", "encoder" or "decoder"; got {part!r}')
         self.part = part
 
-    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+    def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
         chosen = [model.encoder, model.decoder] if self.part == "both" else [getattr(model, self.part)]
         squares = [p.square().sum() for module in chosen for p in module.parameters() if p.dim() > 1]
         return self.weight * torch.stack(squares).sum().expand(len(found.code.z))
@@ -171,7 +171,7 @@ class Weights(_Penalty):
 class L1(_Penalty):
     """The code's absolute values, w |z|_1: few units carry much (sparse coding, Olshausen & Field 1996)."""
 
-    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+    def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
         return self.weight * found.code.z.abs().flatten(1).sum(1)
 
 
@@ -186,7 +186,7 @@ class L0(_Penalty):
     Reference: Jumping Ahead (Rajamanoharan et al., 2024), arXiv:2407.14435, equations 9 and 12.
     """
 
-    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+    def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
         activation = getattr(model.posterior, "activation", None)
         if not isinstance(activation, JumpReLU) or found.code.h is None:
             raise TypeError(
@@ -212,7 +212,7 @@ class TargetActivity(_Penalty):
             raise ValueError(f"a target activity lies between 0 and 1; got target={target}")
         self.target = target
 
-    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+    def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
         z = found.code.z
         active = z.mean(0).clamp(1e-6, 1 - 1e-6)
         target = torch.full_like(active, self.target)
@@ -238,7 +238,7 @@ class _Idle(_Penalty):
         self.register_buffer("idle", torch.zeros(latent, dtype=torch.int64))
 
     @torch.no_grad()
-    def count(self, model: Autoencoder, batch: Batch, z: Tensor) -> Tensor:
+    def count(self, model: Model, batch: Batch, z: Tensor) -> Tensor:
         """Which units are dead, (latent,) bool, this batch included."""
         if not isinstance(model.posterior, Sparse):
             raise TypeError(
@@ -277,7 +277,7 @@ class AuxK(_Idle):
             raise ValueError(f"AuxK takes from 1 to all {latent} units; got units={units}")
         self.units = units
 
-    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+    def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
         z, h = found.code.z, found.code.h
         dead = self.count(model, batch, z)
         if not self.training or h is None or (h.is_cpu and not torch.compiler.is_compiling() and not dead.any()):
@@ -312,12 +312,12 @@ class Resampling(_Idle):
             raise ValueError(f"every is a number of steps of at least 1; got every={every}")
         self.every = every
 
-    def forward(self, model: Autoencoder, batch: Batch, found: Pass) -> Tensor:
+    def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
         self.count(model, batch, found.code.z)
         return torch.zeros_like(found.code.penalty)
 
     @torch.no_grad()
-    def renew(self, model: Autoencoder, batch: Batch) -> list[tuple[nn.Parameter, Tensor]]:
+    def renew(self, model: Model, batch: Batch) -> list[tuple[nn.Parameter, Tensor]]:
         """Sets the dead units from some rows; the parameters that changed, each with the rows of it that did.
 
         A row is drawn with probability proportional to its squared error squared. Its direction, of length 1, becomes

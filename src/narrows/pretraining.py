@@ -1,6 +1,6 @@
 """What a deep autoencoder is given before it is trained as a whole: weights that one layer after another has learned.
 
-A start is what `Autoencoder.start` holds, called by `fit` as `start(model, rows, train)`.
+A start is what `Model.start` holds, called by `fit` as `start(model, rows, train)`.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from narrows.likelihoods import Gaussian, Likelihood
-from narrows.models import Autoencoder
+from narrows.models import Autoencoder, Model
 from narrows.objectives import Objective
 from narrows.posteriors import Deterministic
 
@@ -51,7 +51,7 @@ class Greedy:
         if self.epochs is not None and (self.epochs != int(self.epochs) or self.epochs < 1):
             raise ValueError(f"pretraining is a whole number of passes of at least 1 a layer; got {self.epochs}")
 
-    def __call__(self, model: Autoencoder, rows: "Rows", train: Callable[..., Any]) -> bool:
+    def __call__(self, model: Model, rows: "Rows", train: Callable[..., Any]) -> bool:
         down, up = self.stages(model)
         if len(down) == 1 and self.corruption is None:
             return False  # one layer is trained as a whole anyway
@@ -70,7 +70,7 @@ class Greedy:
         return False
 
     @staticmethod
-    def stages(model: Autoencoder) -> tuple[list[nn.Module], list[nn.Module]]:
+    def stages(model: Model) -> tuple[list[nn.Module], list[nn.Module]]:
         """The layers of encoder and decoder. Raises TypeError where they cannot be taken in pairs."""
         for side in (model.encoder, model.decoder):
             if not hasattr(side, "stages"):

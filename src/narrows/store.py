@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from narrows import draws, recipes
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.objectives import Objective
 from narrows.spec import restore
 
@@ -145,7 +145,7 @@ class Run:
     one record a check, `alarms` sentences, `evaluation` once measured, `folder` None where nothing was to be kept.
     """
 
-    model: Autoencoder
+    model: Model
     objective: Objective
     config: dict[str, Any]
     metrics: list[dict[str, Any]] = field(default_factory=list)
@@ -259,7 +259,7 @@ class Run:
         )
 
 
-def load(folder: str | Path, model: Autoencoder | None = None, objective: Objective | None = None) -> Run:
+def load(folder: str | Path, model: Model | None = None, objective: Objective | None = None) -> Run:
     """A finished run from its folder, on the CPU whatever trained it.
 
     `model` (and `objective`) are needed only where the run was trained on parts of your own; names and shapes are

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from narrows import data, draws, evaluate
 from narrows.export import Encode
 from narrows.likelihoods import Categorical, Gaussian, Likelihood
-from narrows.models import Autoencoder
+from narrows.models import Autoencoder, Model
 from narrows.networks import Mlp
 from narrows.objectives import Objective
 from narrows.posteriors import Deterministic
@@ -40,7 +40,7 @@ class _Headed(BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        source: Run | Autoencoder,
+        source: Run | Model,
         freeze: bool | int = False,
         hidden: tuple[int, ...] = (),
         training: Training | None = None,
@@ -76,15 +76,15 @@ class _Headed(BaseEstimator):  # type: ignore[misc]
         return self
 
     @property
-    def _model(self) -> Autoencoder:
-        if not isinstance(self.source, (Run, Autoencoder)):
+    def _model(self) -> Model:
+        if not isinstance(self.source, (Run, Model)):
             raise TypeError(
                 "what is tuned is a run (nr.fit, nr.load, the run_ of an estimator) or a model of narrows; "
                 f"got {type(self.source).__name__}"
             )
         return self.source.model if isinstance(self.source, Run) else self.source
 
-    def _freeze(self, model: Autoencoder) -> bool:
+    def _freeze(self, model: Model) -> bool:
         """Takes the frozen layers out of training; whether these are all."""
         if isinstance(self.freeze, (bool, np.bool_)):
             return bool(self.freeze)
@@ -210,7 +210,7 @@ def _column(y: Any, X: Any, several: bool = False) -> Array:
 
 
 def finetune(
-    source: Run | Autoencoder,
+    source: Run | Model,
     X: Any,
     y: Any,
     freeze: bool | int = False,

@@ -13,7 +13,7 @@ from narrows.cli.judge import say
 
 if TYPE_CHECKING:
     from narrows.data import Data
-    from narrows.models import Autoencoder
+    from narrows.models import Model
     from narrows.objectives import Objective
     from narrows.store import Run
     from narrows.training import Training
@@ -121,7 +121,7 @@ class _Plan(NamedTuple):
 
     data: "Data"
     recipe: str
-    model: "Autoencoder"
+    model: "Model"
     objective: "Objective"
     training: "Training"
 

@@ -13,7 +13,7 @@ from narrows.data import Rows
 from narrows.evaluate.common import batches
 from narrows.evaluate.likelihood import BUDGET, Likelihood, refuse_unpriced
 from narrows.likelihoods import log_prob
-from narrows.models import Autoencoder
+from narrows.models import Model
 
 __all__ = ["annealed_importance_sampling"]
 
@@ -22,7 +22,7 @@ SHARPNESS = 4.0  # of the sigmoidal schedule, as there
 
 
 def annealed_importance_sampling(
-    model: Autoencoder, data: Rows | Tensor, steps: int = 500, chains: int = 16, leapfrog: int = 10, seed: int = 0
+    model: Model, data: Rows | Tensor, steps: int = 500, chains: int = 16, leapfrog: int = 10, seed: int = 0
 ) -> Likelihood:
     r"""Estimate of log p(x) by chains that walk from the prior to the posterior; q(z|x) takes no part in it.
 
@@ -87,7 +87,7 @@ class _Point(NamedTuple):
 class _Bridge:
     """Chains of one batch of rows between p(z) and p(z) p(x|z)."""
 
-    def __init__(self, model: Autoencoder, batch: Batch, leapfrog: int) -> None:
+    def __init__(self, model: Model, batch: Batch, leapfrog: int) -> None:
         self.model, self.batch, self.leapfrog = model, batch, leapfrog
 
     def walk(self, schedule: list[float], chains: int, sizes: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -11,14 +11,14 @@ from narrows.data import Data, Rows
 from narrows.evaluate.common import Mean, batches, codes, inputs
 from narrows.evaluate.likelihood import _log_weights
 from narrows.labels import labels_of
-from narrows.models import Autoencoder
+from narrows.models import Model
 
 __all__ = ["accuracy", "log_joint", "predict_proba"]
 
 
 @torch.no_grad()
 def predict_proba(
-    model: Autoencoder, data: Rows | Tensor, prior: Tensor | None = None, samples: int = 64, seed: int = 0
+    model: Model, data: Rows | Tensor, prior: Tensor | None = None, samples: int = 64, seed: int = 0
 ) -> Tensor:
     r"""p(y|x) of every class, (n, C) rows that sum to 1.
 
@@ -48,7 +48,7 @@ def predict_proba(
 
 @torch.no_grad()
 def log_joint(
-    model: Autoencoder, data: Rows | Tensor, prior: Tensor | None = None, samples: int = 64, seed: int = 0
+    model: Model, data: Rows | Tensor, prior: Tensor | None = None, samples: int = 64, seed: int = 0
 ) -> Tensor:
     """Log p(x, y) of every row and class, (n, C) nats, for a model whose context are the labels, one-hot.
 
@@ -70,7 +70,7 @@ def log_joint(
     return torch.cat(found)
 
 
-def accuracy(model: Autoencoder, data: Data, most: int = 2000, seed: int = 0) -> dict[str, Any] | None:
+def accuracy(model: Model, data: Data, most: int = 2000, seed: int = 0) -> dict[str, Any] | None:
     """The share of labelled rows of valid and test whose class is predicted right, beside logistic regression.
 
     The regression learns from the labelled training rows (at most 10,000) with scikit-learn's standard

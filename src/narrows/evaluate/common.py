@@ -13,7 +13,7 @@ from narrows.contract import Batch
 from narrows.data import Rows
 from narrows.data import rows as as_rows
 from narrows.memory import keep_freed
-from narrows.models import Autoencoder
+from narrows.models import Model
 
 __all__ = ["Mean", "batches", "codes", "device_of", "inputs", "reconstruct"]
 
@@ -35,12 +35,12 @@ class Mean(NamedTuple):
         return f"{self.mean:.4g} ± {self.standard_error:.2g}"
 
 
-def device_of(model: Autoencoder) -> torch.device:
+def device_of(model: Model) -> torch.device:
     """Where its weights lie."""
     return next(model.parameters()).device
 
 
-def batches(model: Autoencoder, data: Rows | Tensor, size: int = 1024) -> Iterator[Batch]:
+def batches(model: Model, data: Rows | Tensor, size: int = 1024) -> Iterator[Batch]:
     """The rows on the model's device, `size` at a time. Raises ValueError for rows of another shape."""
     rows = as_rows(data)
     if rows.wanted != model.shape:
@@ -55,7 +55,7 @@ def batches(model: Autoencoder, data: Rows | Tensor, size: int = 1024) -> Iterat
         yield batch
 
 
-def inputs(model: Autoencoder, data: Rows | Tensor) -> Tensor:
+def inputs(model: Model, data: Rows | Tensor) -> Tensor:
     """The rows as the other functions see them, (n, *event) in model units, on the CPU."""
     x = torch.empty(0)
     done = 0
@@ -68,13 +68,13 @@ def inputs(model: Autoencoder, data: Rows | Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def codes(model: Autoencoder, data: Rows | Tensor, draw: bool = False) -> Tensor:
+def codes(model: Model, data: Rows | Tensor, draw: bool = False) -> Tensor:
     """The point code (posterior mean) of each row, or a draw from q(z|x), (n, D), on the CPU."""
     return torch.cat([model.encode(batch.x, batch.context, draw=draw).z.cpu() for batch in batches(model, data)])
 
 
 @torch.no_grad()
-def reconstruct(model: Autoencoder, data: Rows | Tensor) -> Tensor:
+def reconstruct(model: Model, data: Rows | Tensor) -> Tensor:
     """E[x | z] at the point code of each row, (n, *event) in model units, on the CPU."""
     parts = batches(model, data)
     return torch.cat([model.decode(model.encode(b.x, b.context).z, b.context).mean.cpu() for b in parts])

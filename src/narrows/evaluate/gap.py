@@ -13,7 +13,7 @@ from narrows.evaluate.common import Mean, batches
 from narrows.evaluate.likelihood import BUDGET, importance
 from narrows.labels import labels_of
 from narrows.likelihoods import log_prob
-from narrows.models import Autoencoder
+from narrows.models import Model
 
 __all__ = ["InferenceGap", "Refined", "inference_gap", "refine", "without_encoder"]
 
@@ -73,11 +73,11 @@ class _Said(nn.Module):
 
 
 def _said(h: Tensor, context: Tensor | None = None) -> Tensor:  # noqa: ARG001
-    """Instead of `Autoencoder.hidden`, which shows an encoder the logarithms of counts."""
+    """Instead of `Model.hidden`, which shows an encoder the logarithms of counts."""
     return h
 
 
-def without_encoder(model: Autoencoder) -> Autoencoder:
+def without_encoder(model: Model) -> Model:
     """The same posterior, decoder and likelihood, with an encoder that hands on what it is given.
 
     Its rows are what the posterior reads, h (B, F): then q(z|x) is a free choice for every row. Weights are shared.
@@ -89,7 +89,7 @@ def without_encoder(model: Autoencoder) -> Autoencoder:
 
 
 def refine(
-    model: Autoencoder,
+    model: Model,
     data: Rows | Tensor,
     steps: int = 100,
     samples: int = 2,
@@ -138,7 +138,7 @@ def refine(
 
 
 def inference_gap(
-    model: Autoencoder, data: Rows | Tensor, steps: int = 100, samples: int = 1000, seed: int = 0
+    model: Model, data: Rows | Tensor, steps: int = 100, samples: int = 1000, seed: int = 0
 ) -> InferenceGap:
     r"""Splits log p(x) - L[q] into what the form of q costs and what the encoder costs.
 
@@ -183,7 +183,7 @@ def inference_gap(
     return InferenceGap(*(torch.cat(parts, -1) for parts in zip(*found, strict=True)))
 
 
-def _check(model: Autoencoder, steps: int, samples: int, lr: float) -> None:
+def _check(model: Model, steps: int, samples: int, lr: float) -> None:
     if not model.density:
         raise TypeError(
             "there is no q(z|x) to refine: this model's code has no density. Use a model that prices its code, such as "
@@ -201,26 +201,24 @@ def _check(model: Autoencoder, steps: int, samples: int, lr: float) -> None:
         )
 
 
-def _size(model: Autoencoder, samples: int) -> int:
+def _size(model: Model, samples: int) -> int:
     """Rows at once: as many as fit a few tens of megabytes."""
     return max(1, min(1024, 4 * BUDGET // (math.prod(model.likelihood.wants) * samples)))
 
 
-def _elbos(free: Autoencoder, batch: Batch, samples: int) -> Tensor:
+def _elbos(free: Model, batch: Batch, samples: int) -> Tensor:
     """The ELBO of every draw, (samples, B) nats in float64; the rate in closed form where there is one."""
     piece = max(1, BUDGET // (math.prod(free.likelihood.wants) * len(batch.x)))
     return torch.cat([_draws(free, batch, min(piece, samples - d)).double() for d in range(0, samples, piece)])
 
 
-def _draws(free: Autoencoder, batch: Batch, k: int) -> Tensor:
+def _draws(free: Model, batch: Batch, k: int) -> Tensor:
     """The ELBO of k draws, (k, B) nats."""
     px, code = free(batch.x, batch.context, k)
     return (log_prob(px, repeated(batch.target, k), repeated(batch.seen, k)) - code.rate).unflatten(0, (k, -1))
 
 
-def _climb(
-    free: Autoencoder, batch: Batch, steps: int, samples: int, lr: float, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _climb(free: Model, batch: Batch, steps: int, samples: int, lr: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best h (B, F) on the way up from `batch.x`, and the ELBO (B,) of start and best on the fixed draws."""
 
     @torch.no_grad()

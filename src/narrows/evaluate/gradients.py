@@ -12,7 +12,7 @@ from narrows.data import Rows
 from narrows.evaluate.common import batches
 from narrows.evaluate.likelihood import BUDGET
 from narrows.labels import labels_of
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.objectives import Objective
 
 __all__ = ["GradientVariance", "gradient_variance"]
@@ -70,7 +70,7 @@ class _Said(nn.Module):
 
 @torch.enable_grad()
 def gradient_variance(
-    model: Autoencoder,
+    model: Model,
     data: Rows | Tensor,
     gradient: nn.Module | None = None,
     repeats: int = 1000,
@@ -125,7 +125,7 @@ def gradient_variance(
     return GradientVariance(mean, squares / (repeats - 1), repeats)
 
 
-def _by_outputs(model: Autoencoder, objective: Objective, batch: Batch, repeats: int) -> _Running:
+def _by_outputs(model: Model, objective: Objective, batch: Batch, repeats: int) -> _Running:
     h, running = model.hidden(batch.x, batch.context).detach(), _Running()
     piece = max(1, BUDGET // (math.prod(model.likelihood.wants) * len(h) * objective.samples))
     for done in range(0, repeats, piece):
@@ -139,7 +139,7 @@ def _by_outputs(model: Autoencoder, objective: Objective, batch: Batch, repeats:
     return running
 
 
-def _by_parameters(model: Autoencoder, objective: Objective, data: Rows | Tensor, repeats: int) -> GradientVariance:
+def _by_parameters(model: Model, objective: Objective, data: Rows | Tensor, repeats: int) -> GradientVariance:
     running, parameters = _Running(), [p for p in model.encoder.parameters() if p.requires_grad]
     (batch,) = batches(model, data, 2**31)
     for _ in range(repeats):

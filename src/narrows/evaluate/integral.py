@@ -14,7 +14,7 @@ from narrows.data import Rows
 from narrows.evaluate.common import Mean, batches
 from narrows.evaluate.likelihood import BUDGET, refuse_unpriced
 from narrows.likelihoods import log_prob
-from narrows.models import Autoencoder
+from narrows.models import Model
 
 __all__ = ["Integral", "quadrature"]
 
@@ -59,9 +59,7 @@ class _Cells(NamedTuple):
 
 
 @torch.no_grad()
-def quadrature(
-    model: Autoencoder, data: Rows | Tensor, tolerance: float = 1e-6, most: int = 500, seed: int = 0
-) -> Integral:
+def quadrature(model: Model, data: Rows | Tensor, tolerance: float = 1e-6, most: int = 500, seed: int = 0) -> Integral:
     r"""The exact log p(x) by adaptive cubature over the code, for codes of one or two units.
 
     .. math:: p(x) = \int p(x \mid z)\, p(z)\, dz, \quad z_i = m_i + s_i \frac{u_i}{1 - u_i^2}, \ u \in (-1, 1)^D
@@ -102,7 +100,7 @@ def quadrature(
 class _Integrand:
     """p(x|z) p(z) dz/du of the rows of a batch, each in coordinates of its own."""
 
-    def __init__(self, model: Autoencoder, batch: Batch) -> None:
+    def __init__(self, model: Model, batch: Batch) -> None:
         self.model, self.batch, rows = model, batch, len(batch.x)
         z = model.draw(512 * rows, repeated(batch.context, 512)).unflatten(0, (512, rows))
         self.middle, self.scale = z.mean(0), 1.5 * z.std(0) + 1e-9  # (B, D)

@@ -9,7 +9,7 @@ from narrows import draws
 from narrows.data import Rows
 from narrows.data import rows as as_rows
 from narrows.evaluate.common import Mean, batches, device_of
-from narrows.models import Autoencoder
+from narrows.models import Model
 
 __all__ = ["ActiveUnits", "Features", "RoundTrip", "active_units", "features", "round_trip"]
 
@@ -42,7 +42,7 @@ class RoundTrip(NamedTuple):
 
 
 @torch.no_grad()
-def active_units(model: Autoencoder, data: Rows | Tensor) -> ActiveUnits:
+def active_units(model: Model, data: Rows | Tensor) -> ActiveUnits:
     """Which units are active, by the variance of the posterior mean and by the rate."""
     means, rates = [], []
     for batch in batches(model, data):
@@ -56,7 +56,7 @@ def active_units(model: Autoencoder, data: Rows | Tensor) -> ActiveUnits:
 
 
 @torch.no_grad()
-def features(model: Autoencoder, data: Rows | Tensor, top: int = 10) -> Features:
+def features(model: Model, data: Rows | Tensor, top: int = 10) -> Features:
     """Which rows make each unit of the code fire, how often, and what the unit adds to a row.
 
     A direction is E[x | e_j] - E[x | 0] for the unit vector e_j: the dictionary's own row where the decoder is affine.
@@ -95,7 +95,7 @@ def features(model: Autoencoder, data: Rows | Tensor, top: int = 10) -> Features
 
 
 @torch.no_grad()
-def round_trip(model: Autoencoder, data: Rows | Tensor, seed: int = 0) -> RoundTrip:
+def round_trip(model: Model, data: Rows | Tensor, seed: int = 0) -> RoundTrip:
     """Errors of x to z to x on the rows, and of z to x to z on as many draws from the prior."""
     errors, back = [], []
     with draws.seeded(seed, 6, 0):

@@ -13,7 +13,7 @@ from narrows.data import Rows
 from narrows.evaluate.common import Mean, batches
 from narrows.labels import labels_of
 from narrows.likelihoods import log_prob
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.objectives import log_weights
 
 __all__ = [
@@ -63,7 +63,7 @@ def bits_per_dimension(nats: float, shape: tuple[int, ...]) -> float:
     return -nats / (math.log(2) * math.prod(shape))
 
 
-def _log_weights(model: Autoencoder, batch: Batch, samples: int, piece: int) -> Iterator[Tensor]:
+def _log_weights(model: Model, batch: Batch, samples: int, piece: int) -> Iterator[Tensor]:
     """Log p(x|z) + log p(z) - log q(z|x) of `samples` draws a row, (k, B) at a time, k <= piece."""
     h = model.hidden(batch.x, batch.context)
     piece = min(piece, samples)
@@ -77,7 +77,7 @@ def _log_weights(model: Autoencoder, batch: Batch, samples: int, piece: int) -> 
         yield -(distortion + rate).unflatten(0, (k, -1)).double()
 
 
-def refuse_unpriced(model: Autoencoder, batch: Batch, what: str) -> None:
+def refuse_unpriced(model: Model, batch: Batch, what: str) -> None:
     """Raises TypeError where p(z) cannot be integrated over all of space: no density, or codes within bounds."""
     p = model.prior(batch.context) if model.density and model.prior is not None else None
     if p is None:
@@ -102,7 +102,7 @@ def refuse_unpriced(model: Autoencoder, batch: Batch, what: str) -> None:
 
 
 @torch.no_grad()
-def log_likelihood(model: Autoencoder, data: Rows | Tensor, samples: int = 5000, seed: int = 0) -> Likelihood:
+def log_likelihood(model: Model, data: Rows | Tensor, samples: int = 5000, seed: int = 0) -> Likelihood:
     r"""Importance-weighted estimate of log p(x), a lower bound in expectation that rises to it with K = `samples`.
 
     .. math:: \log \hat p(x) = \log \frac1K \sum_k \frac{p(x \mid z_k)\, p(z_k)}{q(z_k \mid x)}, \ z_k \sim q(z \mid x)
@@ -123,7 +123,7 @@ def log_likelihood(model: Autoencoder, data: Rows | Tensor, samples: int = 5000,
     return Likelihood.of(torch.cat(found, 1), samples)
 
 
-def importance(model: Autoencoder, batch: Batch, samples: int) -> Tensor:
+def importance(model: Model, batch: Batch, samples: int) -> Tensor:
     """Log sum w and log sum w^2 of `samples` importance weights of each row, (2, B), on the CPU."""
     width = math.prod(model.likelihood.wants)
     total = squares = torch.full((len(batch.x),), -math.inf, dtype=torch.float64, device=batch.x.device)
@@ -134,7 +134,7 @@ def importance(model: Autoencoder, batch: Batch, samples: int) -> Tensor:
 
 
 @torch.no_grad()
-def score_samples(model: Autoencoder, data: Rows | Tensor, samples: int = 64, seed: int = 0) -> Tensor:
+def score_samples(model: Model, data: Rows | Tensor, samples: int = 64, seed: int = 0) -> Tensor:
     """A deterministic estimate of log p(x) of each row, (n,) nats: higher is more normal.
 
     The same draws for every row, so that a row scores alike whatever stands beside it. For a deterministic code it is
@@ -154,7 +154,7 @@ def score_samples(model: Autoencoder, data: Rows | Tensor, samples: int = 64, se
 
 
 @torch.no_grad()
-def distortion_rate(model: Autoencoder, data: Rows | Tensor, samples: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
+def distortion_rate(model: Model, data: Rows | Tensor, samples: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Distortion (reconstruction) and rate (KL) of each row, (n,) nats; -(their sum) is the ELBO.
 
     The rate is in closed form where there is one, else the mean over the same draws.

@@ -12,14 +12,14 @@ from narrows.evaluate.classes import accuracy
 from narrows.evaluate.common import Mean, batches, inputs, reconstruct
 from narrows.evaluate.latent import active_units, features, round_trip
 from narrows.evaluate.likelihood import distortion_rate, log_likelihood
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.posteriors import Sparse
 
 __all__ = ["evaluate", "verdict"]
 
 
 def evaluate(
-    model: Autoencoder, data: Data, samples: int | None = None, rows: int | None = None, seed: int = 0
+    model: Model, data: Data, samples: int | None = None, rows: int | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Measures a model on train, valid and test beside PCA and independent columns, as a record for JSON.
 
@@ -70,7 +70,7 @@ def evaluate(
 
 
 def _part(
-    model: Autoencoder, part: Rows, baselines: tuple[Pca, Columns], samples: int, rows: int, seed: int
+    model: Model, part: Rows, baselines: tuple[Pca, Columns], samples: int, rows: int, seed: int
 ) -> dict[str, Any]:
     part = part.take(torch.arange(min(len(part), 10_000)))
     held = inputs(model, part)  # read once: rows may be binarised anew at every reading

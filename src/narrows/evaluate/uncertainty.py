@@ -12,7 +12,7 @@ from narrows.contract import Code
 from narrows.data import Rows
 from narrows.evaluate.common import batches
 from narrows.evaluate.likelihood import BUDGET
-from narrows.models import Autoencoder
+from narrows.models import Model
 
 __all__ = ["Spread", "spread"]
 
@@ -32,7 +32,7 @@ class Spread(NamedTuple):
 
 
 @torch.no_grad()
-def spread(model: Autoencoder, data: Rows | Tensor, samples: int = 64, seed: int = 0) -> Spread:
+def spread(model: Model, data: Rows | Tensor, samples: int = 64, seed: int = 0) -> Spread:
     r"""How widely q(z|x) spreads, and how much of x that leaves open.
 
     .. math:: \operatorname{Var}[x'] = \operatorname{Var}_q\, E[x' \mid z] + E_q \operatorname{Var}[x' \mid z]

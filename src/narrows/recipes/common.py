@@ -12,7 +12,7 @@ from torch import nn
 from narrows import draws
 from narrows.activations import BatchTopK, TopK
 from narrows.likelihoods import Gaussian, Likelihood
-from narrows.models import Autoencoder
+from narrows.models import Autoencoder, Model
 from narrows.networks import Mlp
 from narrows.objectives import Objective
 from narrows.posteriors import Deterministic, Sparse
@@ -21,7 +21,7 @@ from narrows.spec import describe, misspelt
 
 __all__ = ["PASSED", "Common", "Parts", "Shape", "recipe"]
 
-Parts = tuple[Autoencoder, Objective]
+Parts = tuple[Model, Objective]
 Shape = tuple[int, ...]
 
 
@@ -79,7 +79,7 @@ class Common:
         posterior: nn.Module,
         corruption: Callable[..., Any] | None = None,
         back: Callable[..., nn.Module] | None = None,
-    ) -> Autoencoder:
+    ) -> Model:
         """Encoder, posterior, decoder (the network `back` where there is one of its own) and likelihood joined."""
         p = self.likelihood(self.shape)
         encoder = self.network(self.shape, (int(posterior.features),), self.context)  # type: ignore[arg-type]

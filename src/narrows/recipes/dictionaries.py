@@ -8,7 +8,7 @@ from torch import nn
 
 from narrows.activations import BatchTopK, TopK
 from narrows.likelihoods import Gaussian
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.networks import Dictionary
 from narrows.objectives import Objective
 from narrows.penalties import AuxK, Resampling, listed
@@ -21,7 +21,7 @@ _SPARSE = "penalty=L1(0.1) for ReLU, TargetActivity(1.0, 0.05) for Sigmoid, L0(0
 
 
 @torch.no_grad()
-def _tied(model: Autoencoder) -> Autoencoder:
+def _tied(model: Model) -> Model:
     """The encoder begins as the decoder transposed, which leaves few units dead (Gao et al. 2024, appendix A.1)."""
     encoder, decoder = model.encoder, model.decoder
     if isinstance(encoder, Dictionary) and isinstance(decoder, Dictionary):
@@ -33,7 +33,7 @@ def _tied(model: Autoencoder) -> Autoencoder:
 
 
 @torch.no_grad()
-def _centred(model: Autoencoder, rows: Any, _: Callable[..., Any]) -> bool:
+def _centred(model: Model, rows: Any, _: Callable[..., Any]) -> bool:
     """Before the first step: the training rows' mean is where the encoder's origin and an empty code lie."""
     if isinstance(model.posterior.activation, BatchTopK):  # type: ignore[union-attr]
         model.posterior.activation.batches.zero_()  # type: ignore[union-attr]  # what was seen before is forgotten

@@ -12,7 +12,7 @@ from narrows.data import Rows
 from narrows.data import rows as as_rows
 from narrows.evaluate import active_units, codes
 from narrows.labels import labels_of
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.networks import Conv, Mlp
 from narrows.posteriors import Concrete, Deterministic, Gaussian
 from narrows.priors import GaussianMixture, MultivariateGaussian, StandardNormal
@@ -63,7 +63,7 @@ def project(z: Tensor, method: str = "auto", seed: int = 0) -> Projection:
 
 @torch.no_grad()
 def fit_prior(
-    model: Autoencoder, data: Rows | Tensor, prior: nn.Module | None = None, rows: int = 50_000, seed: int = 0
+    model: Model, data: Rows | Tensor, prior: nn.Module | None = None, rows: int = 50_000, seed: int = 0
 ) -> nn.Module:
     """Ex-post density estimation: fits p(z) to the codes of some rows, and gives it to the model as its prior.
 
@@ -122,7 +122,7 @@ FLOOR = 1e-8  # of the largest direction's metric: what a decoder hardly sees is
 
 
 @torch.no_grad()
-def canonical_latent(model: Autoencoder, data: Rows | Tensor, rows: int = 50_000) -> Autoencoder:
+def canonical_latent(model: Model, data: Rows | Tensor, rows: int = 50_000) -> Model:
     r"""The same model with its code in canonical axes: of all equivalent latents, the one that can be read.
 
     Any invertible affine change of a deterministic code is undone by the decoder, so its axes mean nothing until they
@@ -194,7 +194,7 @@ class _Slopes(NamedTuple):
     metric: Tensor  # (D, D) E[J^T J]
 
 
-def _slopes(model: Autoencoder, codes: Tensor) -> _Slopes:
+def _slopes(model: Model, codes: Tensor) -> _Slopes:
     """A few rows at a time: u -> J^T u is linear in u, and its derivative along unit j is column j of J."""
     d, latent = int(torch.Size(model.shape).numel()), model.latent
     mean = torch.zeros(d, latent, dtype=torch.float64)
@@ -224,7 +224,7 @@ def _turn(z: Tensor, metric: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return z.mean(0), v.T @ left.T, (vectors / root) @ v
 
 
-def _compose(model: Autoencoder, mean: Tensor, change: Tensor, back: Tensor) -> None:
+def _compose(model: Model, mean: Tensor, change: Tensor, back: Tensor) -> None:
     """Puts z' = change (z - mean) behind the encoder and its inverse before the decoder."""
     latent, place = model.latent, next(model.parameters())
     gaussian = isinstance(model.posterior, Gaussian)

@@ -9,7 +9,7 @@ from torch import Tensor
 from narrows.data import Rows
 from narrows.data import rows as as_rows
 from narrows.evaluate import active_units, codes
-from narrows.models import Autoencoder
+from narrows.models import Model
 
 __all__ = ["Moved", "Traversal", "arithmetic", "interpolate", "traverse"]
 
@@ -17,7 +17,7 @@ LINKS = 64  # of the chain, at least, by which a path along the density is found
 
 
 @torch.no_grad()
-def interpolate(model: Autoencoder, ends: Rows | Tensor, steps: int = 9, path: str = "linear") -> Tensor:
+def interpolate(model: Model, ends: Rows | Tensor, steps: int = 9, path: str = "linear") -> Tensor:
     r"""E[x|z] on the way between the codes of two rows (2, *event), (steps, *event) in model units.
 
     "linear" is the straight line. "spherical" turns from the direction of the first code to that of the second at a
@@ -71,7 +71,7 @@ def _spherical(ends: Tensor, weight: Tensor) -> Tensor:
     return (turned * ((1 - weight) * lengths[0] + weight * lengths[1])).to(ends)
 
 
-def _along_density(model: Autoencoder, ends: Tensor, context: Tensor | None, steps: int) -> Tensor:
+def _along_density(model: Model, ends: Tensor, context: Tensor | None, steps: int) -> Tensor:
     """Codes (steps, D) on the path of least energy in the metric p(z)^(-2/D) between two (2, D)."""
     prior: Any = model.prior
     if prior is None or not getattr(prior, "density", True):
@@ -127,7 +127,7 @@ class Traversal(NamedTuple):
 
 @torch.no_grad()
 def traverse(
-    model: Autoencoder, rows: Rows | Tensor, units: list[int] | None = None, steps: int = 12, width: float = 2.5
+    model: Model, rows: Rows | Tensor, units: list[int] | None = None, steps: int = 12, width: float = 2.5
 ) -> Traversal:
     """Moves one unit at a time from -width to +width standard deviations about the mean code of some rows.
 
@@ -162,7 +162,7 @@ class Moved(NamedTuple):
 
 @torch.no_grad()
 def arithmetic(
-    model: Autoencoder,
+    model: Model,
     rows: Rows | Tensor,
     add: int | None = None,
     remove: int | None = None,

@@ -7,7 +7,7 @@ from torch.distributions import constraints
 from narrows.data import Rows
 from narrows.evaluate import active_units, features
 from narrows.labels import labels_of
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.objectives import Objective
 from narrows.posteriors import Sparse
 from narrows.priors import StandardNormal
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> None:
+def check_support(model: Model, rows: Rows, name: str = "training") -> None:
     """Raises ValueError at the first row with a value that p(x|z) cannot produce."""
     support = model.likelihood.support
     if support is constraints.real:
@@ -44,7 +44,7 @@ def check_support(model: Autoencoder, rows: Rows, name: str = "training") -> Non
             )
 
 
-def check_discrepancy(model: Autoencoder, objective: Objective, rows: Rows, size: int) -> None:
+def check_discrepancy(model: Model, objective: Objective, rows: Rows, size: int) -> None:
     """Raises ValueError for batches too small for the discrepancy, TypeError for a prior that cannot be sampled."""
     if objective.discrepancy is None:
         return
@@ -79,7 +79,7 @@ def check_discrepancy(model: Autoencoder, objective: Objective, rows: Rows, size
         ) from None
 
 
-def check_labels(model: Autoencoder, rows: Rows) -> None:
+def check_labels(model: Model, rows: Rows) -> None:
     """Raises ValueError where a code with a label is to learn from rows of which none has one, or of more classes."""
     classes = labels_of(model)
     if not classes:
@@ -105,7 +105,7 @@ def _named(support: constraints.Constraint) -> str:
     return names.get(support, repr(support))
 
 
-def before(model: Autoencoder, objective: Objective, rows: Rows, size: int) -> list[str]:
+def before(model: Model, objective: Objective, rows: Rows, size: int) -> list[str]:
     """What can be known before the first step."""
     found = []
     if len(rows) < size:
@@ -141,7 +141,7 @@ def before(model: Autoencoder, objective: Objective, rows: Rows, size: int) -> l
     return found + _without_gradient(model, objective, rows)
 
 
-def _without_gradient(model: Autoencoder, objective: Objective, rows: Rows) -> list[str]:
+def _without_gradient(model: Model, objective: Objective, rows: Rows) -> list[str]:
     terms = objective(model, rows.batch(torch.arange(min(len(rows), 64))))
     weighed: dict[str, Tensor] = {"distortion (reconstruction)": terms.distortion}
     if objective.beta(None):
@@ -166,7 +166,7 @@ COLLAPSED = (
 )
 
 
-def collapsed(model: Autoencoder, rows: Rows, rate: float) -> bool:
+def collapsed(model: Model, rows: Rows, rate: float) -> bool:
     """Whether no unit of a code with a density carries anything, by rate and by variance, on the first 256 rows.
 
     `rate` is the mean rate of training rows since the last check, nats: rows are read only where that leaves each unit
@@ -179,7 +179,7 @@ def collapsed(model: Autoencoder, rows: Rows, rate: float) -> bool:
     return not units.by_variance.any() and (units.by_rate is None or not units.by_rate.any())
 
 
-def after(model: Autoencoder, rows: Rows) -> list[str]:
+def after(model: Model, rows: Rows) -> list[str]:
     """What the trained code shows: posterior collapse, units that never change (of sparse codes see `dead`)."""
     if isinstance(model.posterior, Sparse):
         return []
@@ -202,7 +202,7 @@ def after(model: Autoencoder, rows: Rows) -> list[str]:
     ]
 
 
-def dead(model: Autoencoder, rows: Rows) -> list[str]:
+def dead(model: Model, rows: Rows) -> list[str]:
     """Units of a sparse code that fire on no training row (of the first 100,000), where they are 1 % or more of them.
 
     Fewer ask for nothing to be done; `narrows features` counts every one.

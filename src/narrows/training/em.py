@@ -11,7 +11,7 @@ from narrows.data import Rows
 from narrows.data import rows as as_rows
 from narrows.evaluate import without_encoder
 from narrows.evaluate.common import device_of
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.objectives import Objective
 from narrows.training import alarms
 from narrows.training.adam import Adam
@@ -31,7 +31,7 @@ class Inferred(NamedTuple):
 
 
 def variational_em(
-    model: Autoencoder,
+    model: Model,
     data: Rows | Tensor,
     objective: Objective | None = None,
     epochs: int = 200,

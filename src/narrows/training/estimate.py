@@ -9,7 +9,7 @@ import torch
 from narrows import draws, recipes
 from narrows.data import Data, Rows
 from narrows.defaults import operations
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.objectives import Objective
 from narrows.pca import Components
 from narrows.training.adam import Adam
@@ -21,7 +21,7 @@ __all__ = ["epochs", "estimate"]
 WORK = 3e12  # floating-point operations of a first run on a CPU: about two minutes on two cores
 
 
-def epochs(model: Autoencoder, objective: Objective, rows: Rows, batch: int) -> int:
+def epochs(model: Model, objective: Objective, rows: Rows, batch: int) -> int:
     """Passes over the rows where nobody says how many: 30,000 steps, or what 3 x 10^12 operations allow.
 
     A function of model and rows alone, not of the machine's speed, so that the same command gives the same weights.

@@ -22,7 +22,7 @@ from narrows.contract import Batch, Terms
 from narrows.data import Data, Rows
 from narrows.data import rows as as_rows
 from narrows.memory import keep_freed
-from narrows.models import Autoencoder
+from narrows.models import Model
 from narrows.objectives import Objective
 from narrows.spec import arguments_of
 from narrows.store import Run
@@ -51,7 +51,7 @@ class Interrupted(KeyboardInterrupt):
 class _Step(nn.Module):
     """Model and objective as the one module that is compiled and shared among processes."""
 
-    def __init__(self, model: Autoencoder, objective: Objective) -> None:
+    def __init__(self, model: Model, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
 
@@ -78,7 +78,7 @@ class _State:
 
 
 def fit(
-    model: Autoencoder,
+    model: Model,
     objective: Objective,
     train: Data | Rows | Tensor,
     valid: Rows | Tensor | None = None,
@@ -274,7 +274,7 @@ def _loop(
 
 
 @torch.no_grad()
-def _renew(part: Any, model: Autoencoder, rows: Rows, optimiser: Adam, seed: int, step: int) -> None:
+def _renew(part: Any, model: Model, rows: Rows, optimiser: Adam, seed: int, step: int) -> None:
     """Where a penalty sets units of the code anew, at steps of its own: a function of seed and step alone."""
     with draws.seeded(seed, 13, step):
         few = rows.batch(torch.randperm(len(rows))[:8192])
@@ -286,7 +286,7 @@ def _inner(training: Training, quiet: bool) -> Callable[..., Run]:
     """How a model's `start` trains parts of it: with the same settings, and nothing kept."""
 
     def train(
-        model: Autoencoder,
+        model: Model,
         objective: Objective,
         x: Rows | Tensor,
         every: int = 0,
@@ -378,7 +378,7 @@ def _check(run: Run, now: _State, training: Training, held: Rows | None, here: W
 
 
 @torch.no_grad()
-def _held_out(model: Autoencoder, objective: Objective, held: Rows, seed: int) -> tuple[Tensor, Tensor]:
+def _held_out(model: Model, objective: Objective, held: Rows, seed: int) -> tuple[Tensor, Tensor]:
     """Means of the terms, and the loss of each row (n,), at final weights and under noise that never changes."""
     found = torch.empty(len(NAMES), len(held), dtype=torch.float64)
     done = 0
@@ -427,14 +427,12 @@ def torch_device(name: str) -> torch.device:
         raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
-def _check_shape(model: Autoencoder, rows: Rows) -> None:
+def _check_shape(model: Model, rows: Rows) -> None:
     if rows.wanted != model.shape:
         raise ValueError(f"the model is for rows of shape {model.shape}; these have {rows.wanted}")
 
 
-def _config(
-    model: Autoencoder, objective: Objective, data: Data | None, rows: Rows, training: Training
-) -> dict[str, Any]:
+def _config(model: Model, objective: Objective, data: Data | None, rows: Rows, training: Training) -> dict[str, Any]:
     bare = {"source": None, "shape": list(rows.shape), "train": len(rows)}
     return {
         "format": store.FORMAT,
