@@ -1,26 +1,18 @@
-"""q(z|x): from what an encoder says to a code and its price.
+"""Densities over numbers: normals, and what flows make of them."""
 
-A posterior is a module called as `posterior(h, context, samples=1, draw=True) -> Code`. It asks the encoder for
-`features` numbers a row. `draw=False` gives the point code (the mean), which is what `transform` and reconstructions
-use. The encoder runs once whatever `samples` is. `prior` is p(z) or None; `density` says whether q can score its draws;
-`closed` whether the rate is a KL in closed form, and not log q - log p of the draws. A posterior whose q(z|x) is a
-normal gives it for h alone by `given(h)`.
-"""
-
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
-from torch.nn.functional import one_hot, softmax, softplus
+from torch.nn.functional import softplus
 
-from narrows import draws, priors
+from narrows import draws
 from narrows.contract import Code
 from narrows.divergences import kl
 from narrows.flows import IAF, Flowed
 
-__all__ = ["Concrete", "Deterministic", "Flow", "FullGaussian", "Gaussian", "Sparse"]
+__all__ = ["Flow", "FullGaussian", "Gaussian"]
 
 
 def _of_numbers(prior: nn.Module) -> nn.Module:
@@ -31,36 +23,6 @@ def _of_numbers(prior: nn.Module) -> nn.Module:
             "vae(shape, prior=Categorical); right: concrete(shape), whose posterior is Concrete"
         )
     return prior
-
-
-class Deterministic(nn.Module):
-    """The code is what the encoder says: an autoencoder proper, which has a code but no density over codes.
-
-    A prior, where there is one, is what codes are held to (`Objective(discrepancy=...)`) or what was fitted to them
-    (`fit_prior`): codes can then be sampled, but not priced.
-
-    Shapes: h (B, latent) -> z (S, latent), rates (S, 1) of zeros; log_q, log_p, q, p None.
-
-    Example:
-        >>> Deterministic(2)(torch.ones(3, 2)).z.shape
-        torch.Size([3, 2])
-    """
-
-    density = False
-
-    def __init__(self, latent: int, prior: nn.Module | None = None) -> None:
-        super().__init__()
-        if latent < 1:
-            raise ValueError(f"a code needs at least one unit; got latent={latent}")
-        self.latent = self.features = latent
-        self.prior = prior
-
-    def forward(self, h: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = True) -> Code:
-        z = h.flatten(1).repeat(samples, 1)
-        return Code(z, z.new_zeros(z.shape[0], 1), None, None, z.new_zeros(z.shape[0]))
-
-    def extra_repr(self) -> str:
-        return f"latent={self.latent}"
 
 
 class Gaussian(nn.Module):
@@ -228,120 +190,3 @@ class Flow(nn.Module):
         if p is None:
             return Code(z, z.new_zeros(z.shape[0], 1), None, None, z.new_zeros(z.shape[0]), q=q)
         return Code(z, (log_q - log_p)[:, None], log_q, log_p, torch.zeros_like(log_q), q=q, p=p)
-
-
-class Concrete(nn.Module):
-    r"""Choices among classes, one-hot and side by side, through which gradients pass in training: Gumbel-softmax.
-
-    .. math:: z_v = \operatorname{softmax}\big( (\log \pi_v(x) + g) / \tau \big), \quad g_c = -\log(-\log u_c)
-
-    In training draws are these relaxed ones. In evaluation they are one-hot, the classes where log pi + g is largest,
-    which are exact draws from q(z|x) = prod_v Categorical(pi_v). The density of the code is that of the choices,
-    always: the rate is the KL between categoricals in closed form, one for each choice, and q and p give probabilities
-    of one-hot codes. So in evaluation bound and `log_likelihood` are those of the discrete model, exactly; the bound
-    that training reports is near them, and may lie above. Sampled rates, whose gradient would not pass through a
-    choice, are refused in training (`Objective.check`). The point code is pi, the mean of the draws.
-
-    Arguments: `prior` a `priors.Categorical`, which says how many classes; `temperature` tau: as it falls, draws near
-        one-hot codes and gradients grow noisy. None: draws are one-hot in training too, for estimators that need no
-        slope, `Objective(gradient=ScoreFunction())` or `Vimco()`; then sampled rates are admitted.
-    Shapes: h (B, latent) -> z (S, latent), rates (S, choices) nats, index (S, choices); q and p score one-hot codes.
-    Raises: TypeError for a prior over numbers, ValueError for a temperature that is not positive.
-    References: The Concrete Distribution (Maddison et al., 2017), arXiv:1611.00712, equation 10 and appendix C.3, whose
-    temperature is 2/3; Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017), arXiv:1611.01144.
-
-    Example:
-        >>> from narrows.priors import Categorical
-        >>> code = Concrete(Categorical(6, classes=3)).eval()(torch.zeros(4, 6))
-        >>> code.z.view(4, 2, 3).sum(2).unique(), code.rates.shape
-        (tensor([1.]), torch.Size([4, 2]))
-    """
-
-    density = closed = True
-
-    def __init__(self, prior: nn.Module, temperature: float | None = 2 / 3) -> None:
-        super().__init__()
-        if temperature is not None and not temperature > 0:
-            raise ValueError(f"a temperature is above 0; got temperature={temperature}")
-        self.prior, self.temperature = prior, temperature
-        self._choices()
-        self.latent = self.features = int(prior.latent)  # type: ignore[arg-type]
-
-    def _choices(self) -> tuple[int, int]:
-        """Choices and the classes of each. Raises TypeError where the prior has none."""
-        if not getattr(self.prior, "discrete", False):
-            raise TypeError(
-                "a Concrete code is made of classes, and so is its prior. Wrong: Concrete(StandardNormal(latent)); "
-                f"right: Concrete(Categorical(latent, classes=10)); got {type(self.prior).__name__}"
-            )
-        return int(self.prior.variables), int(self.prior.classes)  # type: ignore[arg-type]
-
-    @property
-    def relaxed(self) -> bool:
-        """Whether gradients pass through its draws, which then are none of q's."""
-        return self.temperature is not None
-
-    @property
-    def most(self) -> float:
-        """Nats that a choice can carry at most."""
-        return math.log(self._choices()[1])
-
-    @property
-    def variables(self) -> int:
-        """Choices that a code consists of."""
-        return self._choices()[0]
-
-    groups = variables  # each with a rate of its own
-
-    def forward(self, h: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = True) -> Code:
-        variables, classes = self._choices()
-        logits = h.flatten(1).unflatten(1, (variables, classes))
-        q, p = priors.one_hot(logits), self.prior(context)
-        # (K, B, V, classes)
-        noisy = logits + draws.gumbel(samples, logits) if draw else logits.repeat(samples, 1, 1, 1)
-        index = noisy.argmax(-1)
-        if not draw:
-            z = softmax(noisy, -1)
-        elif self.training and self.temperature is not None:
-            z = softmax(noisy / self.temperature, -1)
-        else:
-            z = one_hot(index, classes).to(h)
-        rates = kl(q.base_dist, p.base_dist).repeat(samples, 1)  # (S, V)
-        z = z.reshape(-1, self.latent)
-        return Code(z, rates, None, None, z.new_zeros(z.shape[0]), index.flatten(0, 1), q, p)
-
-    def extra_repr(self) -> str:
-        return f"latent={self.latent}, temperature={self.temperature}"
-
-
-class Sparse(nn.Module):
-    """The code is what an activation leaves of the encoder's numbers: many units, of which few fire for a row.
-
-    Arguments: `activation`, a module of `activations`; `prior` as in `Deterministic`.
-    Shapes: h (B, latent) -> z (S, latent), rates (S, 1) of zeros; log_q, log_p, q, p None.
-
-    Example:
-        >>> from narrows.activations import TopK
-        >>> Sparse(TopK(8, active=2))(torch.rand(3, 8)).z.count_nonzero(1)
-        tensor([2, 2, 2])
-    """
-
-    density = False
-
-    def __init__(self, activation: nn.Module, prior: nn.Module | None = None) -> None:
-        super().__init__()
-        self.latent = self.features = int(activation.latent)  # type: ignore[arg-type]
-        self.activation, self.prior = activation, prior
-
-    def forward(self, h: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = True) -> Code:
-        h = h.flatten(1)
-        z = self.activation(h).repeat(samples, 1)  # (S, latent)
-        nothing = z.new_zeros(z.shape[0])
-        return Code(z, nothing[:, None], None, None, nothing, h=h.repeat(samples, 1))
-
-    def fires(self, z: Tensor) -> Tensor:
-        """Which units fire, (S, latent) bool."""
-        return z.abs() > self.activation.floor  # type: ignore[operator]
-
-    def extra_repr(self) -> str:
-        return f"latent={self.latent}"

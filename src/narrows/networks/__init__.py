@@ -1,0 +1,10 @@
+"""Plain networks from one shape to another: the functions h(x) and theta(z) of the equation.
+
+A network is built as `network(inputs, outputs, context)`, with shapes of one row and the number of context features,
+and called as `network(x, context)`. Any module with that call will do in their place.
+"""
+
+from narrows.networks.dense import Dictionary, Mlp, Residual, mirrored
+from narrows.networks.images import Conv
+
+__all__ = ["Conv", "Dictionary", "Mlp", "Residual", "mirrored"]
