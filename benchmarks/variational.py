@@ -1,4 +1,4 @@
-"""Four variational members beside Pythae's: log p(x) of held-out images by one estimator, and the seconds of processor it took.
+"""Four variational members beside Pythae's: log p(x) of held-out images by one estimator, and seconds of processor.
 
 VAE, IWAE with 50 draws, VAE with an IAF posterior (two MADE blocks of two hidden layers of 128), and VampPrior with 500
 pseudo-inputs, on dynamically binarised MNIST: 60,000 images, nets 784-200-200-50 and back with tanh as in Burda et al.

@@ -133,17 +133,15 @@ def test_every_planar_step_is_invertible(scale: float) -> None:
 
 
 def test_one_step_of_iaf_is_the_papers_algorithm() -> None:
-    """z' = g z + (1 - g) m with g the sigmoid of the network's s + 2, and the second step reads units backwards."""
+    """z' = sigma z + m with log sigma = tanh s, and the second step reads units backwards."""
     f = strong(IAF(3, features=2, length=2, hidden=(8,)), 0.5)
     e, h = torch.randn(5, 3), torch.randn(5, 2)
     m, s = f.networks[0](e, h).unbind(-1)
-    g = (s + 2).sigmoid()
-    z = (g * e + (1 - g) * m)[:, [2, 1, 0]]
-    total = g.log().sum(1)
+    z = (s.tanh().exp() * e + m)[:, [2, 1, 0]]
+    total = s.tanh().sum(1)
     m, s = f.networks[1](z, h).unbind(-1)
-    g = (s + 2).sigmoid()
-    close(f(e, h)[0], g * z + (1 - g) * m, **SAME)
-    close(f(e, h)[1], total + g.log().sum(1), **SAME)
+    close(f(e, h)[0], s.tanh().exp() * z + m, **SAME)
+    close(f(e, h)[1], total + s.tanh().sum(1), **SAME)
 
 
 @pytest.mark.parametrize(("latent", "hidden"), [(1, (8,)), (4, (8, 8)), (9, (4,)), (5, ())], ids=str)

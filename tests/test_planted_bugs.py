@@ -150,7 +150,7 @@ BUGS = [
     ),
     ("volumes exchanged", "divergences/closed", "volumes[0] - volumes[1]", "volumes[1] - volumes[0]"),
     ("a masked unit that reads itself", "flows", "last = torch.arange(latent)", "last = torch.arange(1, latent + 1)"),
-    ("gates that do not stretch", "flows", "log_det + log_gate.sum(-1)", "log_det"),
+    ("steps that do not stretch", "flows", "log_det + stretch.sum(-1)", "log_det"),
     ("planar steps that fold", "flows", "u = u + (allowed - along)", "u = u + 0 * (allowed - along)"),
     ("the way back stretches as the way there", "flows", "return e, -transform", "return e, transform"),
     ("log q of the wrong sign of stretch", "posteriors", "base.log_prob(e) - log_det", "base.log_prob(e) + log_det"),

@@ -153,7 +153,7 @@ class Flow(nn.Module):
     Arguments: `flow` of module `flows`, a class or a `partial`.
     Shapes: h (B, 2 latent + features of the flow) -> z (S, latent), rates (S, 1) nats; log_q, log_p (S,).
     References: Variational Inference with Normalizing Flows (Rezende & Mohamed, 2015), arXiv:1505.05770, equation 15;
-    Kingma et al. 2016, arXiv:1606.04934, algorithm 1.
+    Kingma et al. 2016, arXiv:1606.04934, equations 9 to 11.
 
     Example:
         >>> from narrows.priors import StandardNormal
