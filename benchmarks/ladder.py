@@ -122,9 +122,8 @@ def table(runs: dict[str, dict[str, dict[str, Any]]]) -> None:
     if both:
         times, half = interval([b["active by rate"] / a["active by rate"] for a, b in both])
         gain, more = interval([b["L_100"] - a["L_100"] for a, b in both])
-        print(
-            f"ladder over hvae: {times:.2f} ± {half or 0:.2f} times the active units, L_100 + {gain:.2f} ± {more or 0:.2f}"
-        )
+        text = f"{times:.2f} ± {half or 0:.2f} times the active units, L_100 + {gain:.2f} ± {more or 0:.2f}"
+        print(f"ladder over hvae: {text}")
 
 
 def main() -> None:
