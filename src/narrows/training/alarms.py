@@ -214,7 +214,7 @@ def _rungs(units: ActiveUnits, free: float) -> list[str]:
     each = units.each()
     rates = [float(rung.rate.sum()) for rung in each]  # type: ignore[union-attr]
     active = [int(rung.by_rate.sum()) for rung in each]  # type: ignore[union-attr]
-    idle = [not n or rate <= 1.05 * free for n, rate in zip(active, rates, strict=True)]
+    idle = [not n or rate <= 1.2 * free for n, rate in zip(active, rates, strict=True)]
     if not any(active):
         return [COLLAPSED]
     found = []
@@ -223,7 +223,7 @@ def _rungs(units: ActiveUnits, free: float) -> list[str]:
             where = "the top" if place == 0 else "the bottom" if place == len(each) - 1 else "from the top"
             found.append(
                 f"rung {place + 1} of {len(each)} ({where}, {len(rung.variance)} units, {rate:.2g} nats) has "
-                "collapsed: it carries nothing about x beyond its free bits. Warm up beta for longer "
+                "collapsed: it carries hardly more about x than its free bits. Warm up beta for longer "
                 '(--set \'beta={"WarmUp": {"steps": 20000}}\'), free more nats of each rung '
                 f"(--set free_bits={max(4 * free, 1.0):g}), or take fewer rungs"
             )
