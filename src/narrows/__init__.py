@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         AE,
         CIWAE,
         DIPVAE,
+        HVAE,
         IWAE,
         MIWAE,
         PIWAE,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         FactorVAE,
         FlowVAE,
         InfoVAE,
+        LadderVAE,
         LinearAE,
         RegularisedAE,
         RenyiVAE,
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
         StackedAE,
         VampPriorVAE,
     )
-    from narrows.models import Autoencoder
+    from narrows.models import Autoencoder, Ladder
     from narrows.objectives import Objective
     from narrows.store import Run, load
     from narrows.tasks import canonical_latent, fit_prior
@@ -102,7 +104,9 @@ _NAMES = {
     "FactorVAE": "estimators",
     "InfoVAE": "estimators",
     "FlowVAE": "estimators",
+    "HVAE": "estimators",
     "IWAE": "estimators",
+    "LadderVAE": "estimators",
     "LinearAE": "estimators",
     "MIWAE": "estimators",
     "PIWAE": "estimators",
@@ -117,6 +121,7 @@ _NAMES = {
     "VampPriorVAE": "estimators",
     "WAE": "estimators",
     "Autoencoder": "models",
+    "Ladder": "models",
     "Batch": "contract",
     "Code": "contract",
     "Objective": "objectives",
@@ -137,6 +142,7 @@ __all__ = [
     "AE",
     "CIWAE",
     "DIPVAE",
+    "HVAE",
     "IWAE",
     "MIWAE",
     "PIWAE",
@@ -157,6 +163,8 @@ __all__ = [
     "FactorVAE",
     "FlowVAE",
     "InfoVAE",
+    "Ladder",
+    "LadderVAE",
     "LinearAE",
     "Objective",
     "Pass",
