@@ -205,6 +205,10 @@ BUGS = [
     ("arithmetic the other way round", "tasks/walks", "(means[0] - means[1])", "(means[1] - means[0])"),
     ("E-steps on other rows", "training/em", "h[index], means[index]", "h[: len(index)], means[index]"),
     ("a code in use called collapsed", "training/alarms", "return not units.by_variance.any() and", "return True or"),
+    ("average of the weights the wrong way round", "training/average", "1 - kept)", "kept)"),
+    ("average without its gentle start", "training/average", "min(self.share, (1 + step) / (10 + step))", "self.share"),
+    ("a step that is left out is counted", "training/adam", "1 if left_out is None else 1 - left_out", "1"),
+    ("the average goes on from the average", "training/average", "self._set(raw)", "pass"),
 ]
 
 BEYOND = {
@@ -234,6 +238,8 @@ TESTS = {
     "draws": ("flows.py",),
     "posteriors": ("flows.py", *GENERAL),
     "gradients": ("gradients.py",),
+    "training/adam": ("training.py::test_a_step_that_is_left_out_changes_nothing",),
+    "training/average": ("training.py::test_the_average_is_its_formula",),
     **{module: tuple(f"beyond.py::{name}" for name in names) for module, names in BEYOND.items()},
 }
 

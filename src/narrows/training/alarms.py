@@ -14,6 +14,7 @@ from narrows.priors import StandardNormal
 
 __all__ = [
     "COLLAPSED",
+    "SKIPPED",
     "after",
     "before",
     "check_discrepancy",
@@ -22,6 +23,8 @@ __all__ = [
     "collapsed",
     "dead",
     "not_finite",
+    "skipped",
+    "skipping",
 ]
 
 
@@ -231,3 +234,22 @@ def not_finite(step: int, rows: Rows, index: Tensor, kept: int | None) -> Floati
         + (f"The weights of step {kept} are kept. " if kept is not None else "")
         + "Try a lower --lr, --clip 1, or look at that column"
     )
+
+
+def skipping(step: int, count: int, limit: float) -> ValueError:
+    """The error where so many steps in a row were left out, so that nothing can come of going on."""
+    return ValueError(
+        f"at step {step:,} the last {count:,} steps were all left out: the norm of their gradient was above "
+        f"skip={limit:g}, or no number. Take a larger one, such as --set skip={10 * limit:g}, or a lower --lr"
+    )
+
+
+SKIPPED = "were left out: the norm of their gradient was above skip="
+
+
+def skipped(count: int, steps: int, limit: float) -> list[str]:
+    """How many steps were left out for the norm of their gradient, where any was."""
+    if not count:
+        return []
+    text = f"{count:,} of {steps:,} steps ({count / steps:.1%}) {SKIPPED}{limit:g}, or no number"
+    return [text + (f". That is many: take a larger one, such as skip={10 * limit:g}" if count > 0.05 * steps else "")]
