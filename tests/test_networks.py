@@ -47,7 +47,7 @@ def test_a_residual_decoder_is_a_part_like_any_other():
 
 def test_what_no_network_can_be_is_refused():
     """At construction."""
-    with pytest.raises(ValueError, match='activation is "relu" or "tanh"; got \'elu\''):
+    with pytest.raises(ValueError, match='activation is "relu", "tanh" or "leaky"; got \'elu\''):
         Mlp((2,), (2,), activation="elu")
     with pytest.raises(ValueError, match="at least 1; got width=4, blocks=0"):
         Residual((2,), (2,), width=4, blocks=0)

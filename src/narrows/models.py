@@ -2,9 +2,10 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -12,7 +13,7 @@ from narrows.contract import Code, Pass
 from narrows.likelihoods import Likelihood
 from narrows.priors import tempered
 
-__all__ = ["Autoencoder", "Model"]
+__all__ = ["Autoencoder", "Ladder", "Model"]
 
 
 class Model(nn.Module, ABC):
@@ -98,19 +99,19 @@ class Model(nn.Module, ABC):
         if got != self.context:
             raise ValueError(f"this model is told {self.context} features of every row (its context); got {got}")
 
-    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Distribution:
+    def sample(self, n: int, context: Tensor | None = None, temperature: float | Sequence[float] = 1.0) -> Distribution:
         """p(x|z) for n draws of z from the prior; its `.mean` and `.sample()` are pictures, rows, words.
 
         `context` (n, context) is needed where the model was trained with it: what the rows are to be. `temperature`
         is what the prior's standard deviations are multiplied by (`priors.tempered`): below 1 samples are more typical
-        and less varied.
+        and less varied. Of a `Ladder` it may be one for each rung, top first.
 
         Raises: TypeError where there is no prior to draw from, no context for a model that was trained with it, or a
             temperature for a prior that is not made of normals.
         """
         return self.decode(self.draw(n, context, temperature), context)
 
-    def draw(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def draw(self, n: int, context: Tensor | None = None, temperature: float | Sequence[float] = 1.0) -> Tensor:
         """N codes from the prior, (n, D). Raises: as `sample`."""
         if self.context and context is None:
             raise TypeError(
@@ -159,3 +160,73 @@ class Autoencoder(Model):
             return self.likelihood(self.decoder(z))
         context = context.repeat(len(z) // len(context), 1)
         return self.likelihood(self.decoder(z, context), context)
+
+
+class Ladder(Model):
+    """x through a code of several rungs, whose posterior goes down the same way as the prior.
+
+        x (B, *event) -> encoder -> h (B, F) -> posterior -> state (S, ...) -> decoder -> (S, C, *event) -> likelihood
+                                                 |    |
+                  q(z|x), p(z): a rate for each rung  z (S, D), rung beside rung, top first
+
+    h is flat and holds what is known of all rungs; how it is read, as vectors or as maps of several sizes, is the
+    posterior's matter. The state is what has become of the rungs from the top to the bottom: drawing a code leads to
+    it, so `forward` runs down once; `decode` runs down through any z.
+
+    The posterior has `rungs` (units of each, top first), `gives` (the shape of a row's state), `split(t)` (codes or
+    rates rung by rung), `descend(h, context, samples) -> (Code, state)` and `state(z, context)`, and its prior has
+    `redrawn` (see `posteriors.Hierarchical`, `priors.Hierarchy`). Everything is told the context.
+
+    Raises: TypeError for a posterior without rungs.
+
+    Example:
+        >>> from narrows.networks import Mlp
+        >>> from narrows.posteriors import PrecisionWeighted
+        >>> from narrows.priors import Rungs
+        >>> from narrows.likelihoods import Bernoulli
+        >>> q, p = PrecisionWeighted(Rungs(6, rungs=(2, 4))), Bernoulli((8,))
+        >>> model = Ladder(Mlp((8,), (q.features,)), q, Mlp(q.gives, p.wants), p)
+        >>> model(torch.zeros(3, 8), samples=5).code.z.shape
+        torch.Size([15, 6])
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        posterior: nn.Module,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        corruption: Callable[[Tensor], Tensor] | None = None,
+        context: int = 0,
+    ) -> None:
+        if not hasattr(posterior, "descend") or not hasattr(posterior, "rungs"):
+            raise TypeError(
+                "a ladder has a posterior with rungs. Wrong: Ladder(encoder, Gaussian(StandardNormal(latent)), ...); "
+                f"right: Ladder(encoder, PrecisionWeighted(Rungs(latent)), ...); got {type(posterior).__name__}"
+            )
+        super().__init__(encoder, posterior, decoder, likelihood, corruption, context)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Units of each rung, top first."""
+        return tuple(self.posterior.rungs)  # type: ignore[arg-type]
+
+    def by_rung(self, rates: Tensor) -> Tensor:
+        """The rate of each rung (..., L) from those of its units (..., G), nats."""
+        return torch.stack([part.sum(-1) for part in self.posterior.split(rates)], -1)  # type: ignore[operator]
+
+    def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:
+        code, state = self.posterior.descend(self.hidden(x, context), context, samples)  # type: ignore[operator]
+        return Pass(self._decoded(state, len(code.z), context), code)
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
+        """p(x|z) for codes (S, D); S is a multiple of the rows of context. Raises: as `hidden`."""
+        self._check_told(context)
+        return self._decoded(self.posterior.state(z, context), len(z), context)  # type: ignore[operator]
+
+    def _decoded(self, state: Any, rows: int, context: Tensor | None) -> Distribution:
+        """p(x|z) of a state of S rows."""
+        if context is None:
+            return self.likelihood(self.decoder(state))
+        context = context.repeat(rows // len(context), 1)
+        return self.likelihood(self.decoder(state, context), context)

@@ -14,7 +14,7 @@ from torch.distributions import Distribution, constraints
 from narrows.contract import Batch, Code, Pass, Terms, repeated
 from narrows.labels import LabelledGaussian, summed
 from narrows.likelihoods import log_prob
-from narrows.models import Model
+from narrows.models import Ladder, Model
 from narrows.penalties import listed
 from narrows.schedules import Schedule, as_schedule
 
@@ -155,7 +155,8 @@ class Objective(nn.Module):
         rate: "closed" for KL in closed form, "sampled" for log q - log p of the draws. Identities between bounds hold
             per draw only for "sampled", and every bound but `elbo` needs it.
         free_bits: each unit's rate, averaged over the batch, costs nothing below this many nats (Kingma et al. 2016,
-            arXiv:1606.04934, equation 15 with one group per unit); the total, where only that is known.
+            arXiv:1606.04934, equation 15 with one group per unit); the total, where only that is known; of a `Ladder`
+            each rung's, so that no rung collapses and no unit is paid for being idle.
         capacity: nats, a number or a schedule; the rate's term becomes beta * \|mean rate - capacity\| (Burgess et al.
             2018, arXiv:1804.03599, equation 8, with beta as its gamma).
         discrepancy: D(q(z), p(z)) between the codes of a batch and as many draws from the prior, a module of
@@ -300,9 +301,10 @@ class Objective(nn.Module):
         two = 2 if model.likelihood.support is constraints.boolean else math.inf
         row = math.prod(model.shape) * math.log(getattr(model.likelihood, "levels", two))  # nats, equally likely values
         units = getattr(model.posterior, "groups", model.latent)  # whose rates are known apart
+        units, what = (len(model.rungs), "rungs") if isinstance(model, Ladder) else (units, "units")
         if self.free_bits and self.free_bits * units >= row:
             raise ValueError(
-                f"free_bits={self.free_bits:g} nats for each of {units} units frees more than a row of x can "
+                f"free_bits={self.free_bits:g} nats for each of {units} {what} frees more than a row of x can "
                 f"tell, {row:.4g} nats at most, so no rate would ever cost anything; take less than "
                 f"{row / units:.4g}"
             )
@@ -341,7 +343,9 @@ class Objective(nn.Module):
         loss = (penalty - value).mean()  # the one mean over the batch; two of its neighbours belong to it:
         if self.free_bits:
             # max(r, free) = r + relu(free - r), so the same line serves every bound
-            loss = loss + beta * torch.relu(self.free_bits - code.rates.mean(0)).sum()
+            each = code.rates.mean(0)  # (G,)
+            each = model.by_rung(each) if isinstance(model, Ladder) else each
+            loss = loss + beta * torch.relu(self.free_bits - each).sum()
         if self.capacity:  # the bound's own rate gives way to its distance from the capacity
             mean = rate.mean()
             loss = loss - mean + beta * (mean - self.capacity(batch.step)).abs()

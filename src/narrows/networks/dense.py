@@ -6,12 +6,41 @@ from functools import partial
 from itertools import pairwise
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, relu
 
 from narrows import draws
 
-__all__ = ["Dictionary", "Mlp", "Residual", "mirrored"]
+__all__ = ["Dictionary", "Mlp", "Norm", "Residual", "bend", "mirrored"]
+
+
+def bend(activation: str, inplace: bool = True) -> nn.Module:
+    """What stands between affine maps: "relu", "tanh", or "leaky" for max(x, x / 10). Raises ValueError for others."""
+    match activation:
+        case "relu":
+            return nn.ReLU(inplace)
+        case "tanh":
+            return nn.Tanh()
+        case "leaky":
+            return nn.LeakyReLU(0.1, inplace)
+    raise ValueError(f'activation is "relu", "tanh" or "leaky"; got {activation!r}')
+
+
+class Norm(nn.BatchNorm1d):
+    """Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167); a batch of one row is scaled as in evaluation.
+
+    Raises: RuntimeError in training by several processes, whose shares of a batch have other means than the batch.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or len(x) > 1:
+            if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+                raise RuntimeError(
+                    "batch norm takes the whole batch in one process: train without torchrun, or norm=False"
+                )
+            return super().forward(x)
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 def _join(x: Tensor, context: Tensor | None) -> Tensor:
@@ -34,7 +63,7 @@ class Mlp(nn.Module):
     """Fully connected layers with ReLU between them; `hidden=()` is an affine map.
 
     `dropout` is the share of hidden units that a training step leaves out (Srivastava et al. 2014). `activation` is
-    "relu", or "tanh" as in many a published protocol.
+    "relu", or "tanh" as in many a published protocol, or "leaky"; `norm` for batch normalisation before it.
 
     Raises: ValueError for another activation, or a dropout that is no share.
 
@@ -53,25 +82,26 @@ class Mlp(nn.Module):
         hidden: tuple[int, ...] = (512,),
         dropout: float = 0.0,
         activation: str = "relu",
+        norm: bool = False,
     ) -> None:
         super().__init__()
-        if activation not in ("relu", "tanh"):
-            raise ValueError(f'activation is "relu" or "tanh"; got {activation!r}')
         self.outputs, self.dropout = tuple(outputs), _share(dropout)
-        self.between = nn.ReLU(inplace=True) if activation == "relu" else nn.Tanh()
+        self.between = bend(activation)
         widths = [math.prod(inputs) + context, *hidden, math.prod(outputs)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.norms = nn.ModuleList(Norm(w) for w in hidden) if norm else [nn.Identity()] * len(hidden)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = _join(x, context)  # (S, inputs + context)
         *hidden, last = self.layers
-        for layer in hidden:
-            x = _drop(self.between(layer(x)), self.dropout, self.training)
+        for layer, norm in zip(hidden, self.norms, strict=True):
+            x = _drop(self.between(norm(layer(x))), self.dropout, self.training)
         return last(x).view(-1, *self.outputs)
 
     def stages(self) -> list[nn.Module]:
         """Its layers one by one, with `between` to be put between them: they share the weights of this network."""
-        return [nn.Sequential(nn.Flatten(), layer) for layer in self.layers]
+        norms = [*([norm] if isinstance(norm, Norm) else [] for norm in self.norms), []]
+        return [nn.Sequential(nn.Flatten(), layer, *norm) for layer, norm in zip(self.layers, norms, strict=True)]
 
 
 class Residual(nn.Module):

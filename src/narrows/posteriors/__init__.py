@@ -10,5 +10,17 @@ normal gives it for h alone by `given(h)`.
 from narrows.posteriors.choices import Concrete
 from narrows.posteriors.densities import Flow, FullGaussian, Gaussian
 from narrows.posteriors.points import Deterministic, Sparse
+from narrows.posteriors.rungs import BottomUp, Hierarchical, PrecisionWeighted, TopDown
 
-__all__ = ["Concrete", "Deterministic", "Flow", "FullGaussian", "Gaussian", "Sparse"]
+__all__ = [
+    "BottomUp",
+    "Concrete",
+    "Deterministic",
+    "Flow",
+    "FullGaussian",
+    "Gaussian",
+    "Hierarchical",
+    "PrecisionWeighted",
+    "Sparse",
+    "TopDown",
+]

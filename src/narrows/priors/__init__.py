@@ -9,6 +9,7 @@ and not over numbers. It may have a `fit(z)` that takes its parameters from code
 
 from narrows.priors.fixed import GaussianMixture, MultivariateGaussian, Pinwheel, StandardNormal, SwissRoll, tempered
 from narrows.priors.learned import Autoregressive, Categorical, ConditionalNormal, Flow, Mixture, VampPrior, one_hot
+from narrows.priors.rungs import Hierarchy, Rungs
 
 __all__ = [
     "Autoregressive",
@@ -16,9 +17,11 @@ __all__ = [
     "ConditionalNormal",
     "Flow",
     "GaussianMixture",
+    "Hierarchy",
     "Mixture",
     "MultivariateGaussian",
     "Pinwheel",
+    "Rungs",
     "StandardNormal",
     "SwissRoll",
     "VampPrior",

@@ -1,6 +1,7 @@
 """Priors that are what they are, or are fitted to codes in closed form or by expectation maximisation."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -224,18 +225,25 @@ class SwissRoll(Prior):
         return _Roll(self.like, self.turns)
 
 
-def tempered(p: Distribution, temperature: float) -> Distribution:
+def tempered(p: Distribution, temperature: float | Sequence[float]) -> Distribution:
     r"""The same normals about the same means, each standard deviation multiplied by a temperature.
 
     A normal, N(m, S) -> N(m, temperature^2 S); a mixture of normals, each component so, their weights as they are. At
-    temperature 0 nothing is left but the means.
+    temperature 0 nothing is left but the means. Rungs of normals may have one each, top first.
 
-    Raises: TypeError for other distributions, ValueError for a temperature below 0.
+    Raises: TypeError for other distributions, or several temperatures for one; ValueError for a temperature below 0.
 
     Example:
         >>> tempered(StandardNormal(2)(), 0.5).stddev
         tensor([0.5000, 0.5000])
     """
+    if hasattr(p, "tempered"):  # rungs
+        return p.tempered(temperature)  # type: ignore[no-any-return]
+    if isinstance(temperature, Sequence):
+        raise TypeError(
+            f"one temperature for each rung is for a prior of rungs (recipes ladder, hvae), and this one is "
+            f"{type(p).__name__}; got {temperature}. Give a single number"
+        )
     if not 0 <= temperature < math.inf:
         raise ValueError(f"a temperature multiplies standard deviations: at least 0; got {temperature}")
     match p:

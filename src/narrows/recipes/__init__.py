@@ -9,6 +9,8 @@ Every recipe takes, besides its own arguments,
     context     features that both sides are told, 0 for none
     prior       p(z) for a number of units: a class of `priors`, or `partial(GaussianMixture, components=10)`; where
                 training does not use it, `fit` fits it to the codes afterwards; None for none
+    rungs       of a hierarchy, units of each from the top down, such as (4, 8, 16): they count, and latent does not;
+                where they are not given, a third of latent is the upper of two rungs
     posterior   q(z|x) for a prior, where the code has a density: a class of `posteriors`
     seed        of the initial weights, which are drawn here and not in `fit`; torch's own generator is left as found
 
@@ -24,6 +26,7 @@ from narrows.priors import ConditionalNormal
 from narrows.recipes.common import PASSED, Parts
 from narrows.recipes.dictionaries import sparse
 from narrows.recipes.disentangling import annealed_vae, beta_tc_vae, dip_vae, factor_vae, infovae
+from narrows.recipes.hierarchies import hvae, ladder
 from narrows.recipes.labelled import conditional, semi_supervised, semi_supervised_aae
 from narrows.recipes.matched import aae, swae, wae_mmd
 from narrows.recipes.points import autoencoder, contractive, denoising, dropout, linear, regularised, stacked
@@ -62,9 +65,11 @@ __all__ = [
     "dropout",
     "factor_vae",
     "flow_vae",
+    "hvae",
     "infovae",
     "iwae",
     "labelled",
+    "ladder",
     "linear",
     "miwae",
     "names",

@@ -2,8 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from narrows import draws
 from narrows.activations import BatchTopK, TopK
 from narrows.likelihoods import Gaussian, Likelihood
-from narrows.models import Autoencoder, Model
+from narrows.models import Autoencoder, Ladder, Model
 from narrows.networks import Mlp
 from narrows.objectives import Objective
 from narrows.posteriors import Deterministic, Sparse
@@ -67,6 +67,18 @@ class Common:
         """A density for every row, priced against the prior."""
         return self.posterior(self.p())
 
+    def rungs(self, rungs: Sequence[int] | None) -> "Common":
+        """The same with rungs of so many units, top first, which then are all the units that there are."""
+        if rungs is None:
+            return self
+        if self.prior is None or "rungs" not in inspect.signature(self.prior).parameters:
+            raise TypeError(
+                f"rungs={rungs} are units of a prior that has rungs. Wrong: prior=StandardNormal; right: prior=Rungs"
+            )
+        if not isinstance(rungs, Sequence):
+            raise TypeError(f"rungs are units of each rung, top first, such as rungs=(4, 8, 16); got {rungs!r}")
+        return replace(self, latent=max(sum(rungs), 1), prior=partial(self.prior, rungs=tuple(rungs)))
+
     def p(self) -> nn.Module:
         """The prior; one that reads context is built for as many features as the model is told."""
         if self.prior is None:
@@ -83,8 +95,9 @@ class Common:
         """Encoder, posterior, decoder (the network `back` where there is one of its own) and likelihood joined."""
         p = self.likelihood(self.shape)
         encoder = self.network(self.shape, (int(posterior.features),), self.context)  # type: ignore[arg-type]
-        decoder = (back or self.network)((self.latent,), p.wants, self.context)
-        return Autoencoder(encoder, posterior, decoder, p, corruption, self.context)
+        kind, code = (Ladder, posterior.gives) if hasattr(posterior, "rungs") else (Autoencoder, (self.latent,))
+        decoder = (back or self.network)(code, p.wants, self.context)
+        return kind(encoder, posterior, decoder, p, corruption, self.context)
 
 
 _COMMON = [field.name for field in fields(Common)]
