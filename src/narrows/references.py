@@ -273,6 +273,22 @@ _WORKS = {
   author={Jang, Eric and Gu, Shixiang and Poole, Ben},
   booktitle={International Conference on Learning Representations}, year={2017}, eprint={1611.01144}
 }""",
+    "conv_ladder": """@inproceedings{child2021very,
+  title={Very Deep {VAE}s Generalize Autoregressive Models and Can Outperform Them on Images},
+  author={Child, Rewon},
+  booktitle={International Conference on Learning Representations}, year={2021}, eprint={2011.10650}
+}""",
+    "ResidualNormal": """@inproceedings{vahdat2020nvae,
+  title={{NVAE}: A Deep Hierarchical Variational Autoencoder},
+  author={Vahdat, Arash and Kautz, Jan},
+  booktitle={Advances in Neural Information Processing Systems}, volume={33}, year={2020}, eprint={2007.03898}
+}""",
+    "ladder": r"""@inproceedings{sonderby2016ladder,
+  title={Ladder Variational Autoencoders},
+  author={S{\o}nderby, Casper Kaae and Raiko, Tapani and Maal{\o}e, Lars and S{\o}nderby, S{\o}ren Kaae and Winther,
+    Ole},
+  booktitle={Advances in Neural Information Processing Systems}, volume={29}, year={2016}, eprint={1602.02282}
+}""",
     "adam": """@inproceedings{kingma2015adam,
   title={Adam: A Method for Stochastic Optimization},
   author={Kingma, Diederik P. and Ba, Jimmy},
@@ -308,6 +324,7 @@ _ALSO = {
     "VampPrior": ["vampprior"],
     "concrete": ["gumbel", "vae"],
     "Concrete": ["concrete", "gumbel"],
+    "conv_ladder": ["vae", "ladder"],
 }
 
 

@@ -74,9 +74,10 @@ class Cell(nn.Module):
         self.residual, inner = residual, inner or max(min(inputs, outputs) // 2, 4)
         kernel = 3 if max(size) > 2 else 1
         widths = ((inputs, inner, 1), (inner, inner, kernel), (inner, inner, kernel), (inner, outputs, 1))
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, k, padding=k // 2) for a, b, k in widths)
+        layers = [nn.Conv2d(a, b, k, padding=k // 2) for a, b, k in widths]
+        self.layers = nn.ModuleList(layers)
         with torch.no_grad():
-            self.layers[-1].weight *= scale  # type: ignore[operator]
+            layers[-1].weight.mul_(scale)
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
@@ -86,45 +87,47 @@ class Cell(nn.Module):
 
 
 class Cells(nn.Module):
-    """An image to a map by a strided convolution and residual cells; or back, by cells and a shuffle of pixels.
+    """An image to a map of half its height and width, by a strided convolution and residual cells; or a map back.
 
-    The map (width, h, w) has the image's size, or that divided by a power of two, rounded up; the cells are as wide as
-    the map. A shape that is no image is one pixel of many channels. Context is added to every place of the map.
+    The cells are as wide as the map, and the way back ends in a shuffle of pixels. The map of an encoder is flat, as
+    codes are: its numbers are those of width x h x w. A row that is no image is one pixel of many channels, and so is
+    its map. Context is added to every place of the map.
 
-    Shapes: (S, *inputs), context (S, context) or None -> (S, *outputs).
-    Raises: ValueError for sizes that are not those of an image and of its halves.
+    Shapes: (S, *inputs), context (S, context) or None -> (S, width h w); or (S, width, h, w) -> (S, *outputs).
+    Raises: ValueError for numbers that make no map of half the image's size, or a map that is not of it or of a half.
     Reference: for the shuffle Shi et al. 2016, arXiv:1609.05158, section 3.2.
 
     Example:
-        >>> Cells((3, 30, 45), (16, 8, 12))(torch.zeros(5, 3, 30, 45)).shape
-        torch.Size([5, 16, 8, 12])
-        >>> Cells((16, 8, 12), (2, 3, 30, 45))(torch.zeros(5, 16, 8, 12)).shape
+        >>> Cells((3, 30, 45), (8 * 15 * 23,))(torch.zeros(5, 3, 30, 45)).shape
+        torch.Size([5, 2760])
+        >>> Cells((8, 15, 23), (2, 3, 30, 45))(torch.zeros(5, 8, 15, 23)).shape
         torch.Size([5, 2, 3, 30, 45])
     """
 
-    def __init__(
-        self, inputs: tuple[int, ...], outputs: tuple[int, ...], context: int = 0, depth: int = 1
-    ) -> None:
+    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], context: int = 0, depth: int = 1) -> None:
         super().__init__()
-        self.inputs, self.outputs = image(inputs), tuple(outputs)
-        there, self.up = image(outputs), len(outputs) != 3 or math.prod(outputs[1:]) > math.prod(self.inputs[1:])
-        (width, *small), (wide, *large) = (self.inputs, there) if self.up else (there, self.inputs)
-        self.size, place = (large[0], large[1]), (small[0], small[1])
-        halvings = next((n for n in range(17) if halved(self.size, n) == place), None)
-        if halvings is None:
-            raise ValueError(
-                "Cells leads from an image to a map of its size or of halves of it, rounded up, or back; got "
-                f"{tuple(inputs)} -> {tuple(outputs)}. Use network=Conv or Mlp for other shapes"
-            )
-        self.times = 2**halvings
-        self.told = nn.Linear(context, width, bias=False) if context else None
-        cells = [Cell(width, width, place, residual=True, scale=depth**-0.5) for _ in range(depth)]
-        self.cells = nn.Sequential(*cells)
+        self.up, self.outputs = len(outputs) > 1, tuple(outputs)
+        wide, *size = image(outputs if self.up else inputs)
+        self.size = (size[0], size[1])
         if self.up:
-            kernel = 3 if max(place) > 2 else 1
-            self.end = nn.Conv2d(width, wide * self.times**2, kernel, padding=kernel // 2)
+            width, *place = self.inputs = image(inputs)
         else:
-            kernel = self.times + 1 if halvings else 3 if max(place) > 2 else 1
+            self.inputs, place = image(inputs), list(halved(self.size))
+            width = math.prod(outputs) // math.prod(place)
+        halvings = next((n for n in range(17) if halved(self.size, n) == tuple(place)), None)
+        if halvings is None or not width or (not self.up and math.prod(outputs) % math.prod(place)):
+            raise ValueError(
+                "Cells leads from an image to a map of half its height and width, rounded up, or from a map back to "
+                f"the image; got {tuple(inputs)} -> {tuple(outputs)}. Use network=Conv or Mlp for other shapes"
+            )
+        self.times, own = 2**halvings, (place[0], place[1])
+        self.told = nn.Linear(context, width, bias=False) if context else None
+        self.cells = nn.Sequential(*(Cell(width, width, own, residual=True, scale=depth**-0.5) for _ in range(depth)))
+        flat = 3 if max(own) > 2 else 1  # on a map a convolution reads no further than the map goes
+        if self.up:
+            self.end = nn.Conv2d(width, wide * self.times**2, flat, padding=flat // 2)
+        else:
+            kernel = 3 if self.times > 1 else flat
             self.end = nn.Conv2d(wide, width, kernel, stride=self.times, padding=kernel // 2)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -46,10 +46,15 @@ class ResidualNormal(TopDown):
         own = list(dict.fromkeys(reversed(every)))  # bottom first
         scale = (depth * len(own)) ** -0.5
         self.up = nn.ModuleList(
-            nn.Sequential(*(prior.cell(width, width, s, residual=True, scale=scale) for _ in range(depth)))
+            nn.Sequential(*(self.prior.cell(width, width, s, residual=True, scale=scale) for _ in range(depth)))
             for s in own
         )
         self.heads = nn.ModuleList(self.prior.cell(2 * width, 2 * self.prior.channels, s, scale=0.1) for s in every)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Height and width of the largest rungs."""
+        return self.prior.sizes[-1]
 
     def read(self, h: Tensor) -> Sequence[Tensor]:
         x, found, every = h.reshape(-1, *self.prior.gives), [], self.prior.sizes[::-1]

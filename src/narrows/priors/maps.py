@@ -1,5 +1,6 @@
 """A prior that runs down rungs of maps: latent images of several sizes."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from narrows.priors.rungs import Hierarchy
 
 __all__ = ["Maps", "sizes"]
 
-ONE = 0.5413248546129181  # softplus of it is 1
+ONE = math.log(math.expm1(1))  # softplus of it is 1
 
 
 def sizes(shape: Sequence[int], rungs: int | Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -99,11 +100,12 @@ class Maps(Hierarchy):
         self.told = nn.Linear(context, width, bias=False) if context else None
         scale = len(self.rungs) ** -0.5
         self.before = nn.ModuleList(self.cell(width, 2 * latent + width, s, scale=scale) for s in self.sizes)
-        self.taken = nn.ModuleList(nn.Conv2d(latent, width, 1) for _ in self.sizes)
+        taken = [nn.Conv2d(latent, width, 1) for _ in self.sizes]
+        self.taken = nn.ModuleList(taken)
         self.after = nn.ModuleList(self.cell(width, width, s, residual=True, scale=scale) for s in self.sizes)
         with torch.no_grad():
-            for layer in self.taken:
-                layer.weight *= scale  # type: ignore[operator]
+            for layer in taken:
+                layer.weight.mul_(scale)
 
     def cell(self, inputs: int, outputs: int, size: tuple[int, int], **more: float) -> Cell:
         """A cell of the kind that stands between rungs: what infers them is built alike."""
@@ -120,6 +122,6 @@ class Maps(Hierarchy):
         mean, s, more = self.before[rung](state).split([self.channels, self.channels, self.width], 1)
         return mean.flatten(1), softplus(s.flatten(1) + ONE) + 1e-6, state + more
 
-    def join(self, rung: int, z: Tensor, state: Tensor, context: Tensor | None) -> Tensor:  # noqa: ARG002
+    def join(self, rung: int, z: Tensor, state: Tensor, context: Tensor | None) -> Tensor:
         taken = self.taken[rung](z.unflatten(1, (self.channels, *self.sizes[rung])))
         return self.after[rung](state + taken)
