@@ -122,7 +122,8 @@ def before(model: Model, objective: Objective, rows: Rows, size: int) -> list[st
             f"the model to choose; take --set active={max(width // 4, 1)} or less"
         )
     units = int(getattr(model.posterior, "variables", model.latent))  # a choice is one number, whatever its classes
-    if rows.wanted == rows.shape and units >= width and not sparse:
+    maps = hasattr(model.posterior, "place")  # as a rule more units than values, each paid for what it says
+    if rows.wanted == rows.shape and units >= width and not sparse and not maps:
         found.append(
             f"the code has {model.latent} units and a row only {width} values: nothing forces the model to compress; "
             f"take --latent {max(width // 2, 1)} or less"
