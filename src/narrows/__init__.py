@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         AE,
         CIWAE,
         DIPVAE,
+        HVAE,
         IWAE,
         MIWAE,
         PIWAE,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         FactorVAE,
         FlowVAE,
         InfoVAE,
+        LadderVAE,
         LinearAE,
         RegularisedAE,
         RenyiVAE,
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
         StackedAE,
         VampPriorVAE,
     )
-    from narrows.models import Autoencoder
+    from narrows.models import Autoencoder, Ladder
     from narrows.objectives import Objective
     from narrows.store import Run, load
     from narrows.tasks import canonical_latent, fit_prior
@@ -104,7 +106,9 @@ _NAMES = {
     "FactorVAE": "estimators",
     "InfoVAE": "estimators",
     "FlowVAE": "estimators",
+    "HVAE": "estimators",
     "IWAE": "estimators",
+    "LadderVAE": "estimators",
     "LinearAE": "estimators",
     "MIWAE": "estimators",
     "PIWAE": "estimators",
@@ -119,6 +123,7 @@ _NAMES = {
     "VampPriorVAE": "estimators",
     "WAE": "estimators",
     "Autoencoder": "models",
+    "Ladder": "models",
     "Batch": "contract",
     "Code": "contract",
     "Objective": "objectives",
@@ -139,6 +144,7 @@ __all__ = [
     "AE",
     "CIWAE",
     "DIPVAE",
+    "HVAE",
     "IWAE",
     "MIWAE",
     "PIWAE",
@@ -160,6 +166,8 @@ __all__ = [
     "FactorVAE",
     "FlowVAE",
     "InfoVAE",
+    "Ladder",
+    "LadderVAE",
     "LinearAE",
     "Objective",
     "Pass",

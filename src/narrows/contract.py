@@ -85,7 +85,8 @@ class Terms(NamedTuple):
     rate: Tensor  # (B,) nats: KL(q(z|x) || p(z))
     penalty: Tensor  # (B,)
     discrepancy: Tensor  # scalar: D(q(z), p(z)), before its weight
+    rungs: Tensor | None = None  # (B, L) nats: the rate of each rung, top first; None where the code has none
 
     def detach(self) -> "Terms":
         """The same numbers without their history."""
-        return Terms(*(t.detach() for t in self))
+        return Terms(*(None if t is None else t.detach() for t in self))  # type: ignore[arg-type]

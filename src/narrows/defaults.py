@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     chosen = meant | given
     chosen["shape"] = data.shape
     many = recipes.overcomplete(recipe)
+    if isinstance(chosen.get("rungs"), Sequence) and "rungs" in standard:
+        chosen["latent"] = sum(chosen["rungs"])  # they are all the units that there are
     if chosen.get("latent") in (None, "auto"):
         chosen["latent"] = min(4 * math.prod(data.shape), WIDEST) if many else latent(data.train)
         chosen["latent"] *= CLASSES if recipes.choices(recipe) else 1

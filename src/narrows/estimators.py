@@ -15,6 +15,7 @@ and after `fit` have `run_`, `model_`, `scaling_`, `n_iter_` steps, `n_features_
 
 import copy
 import inspect
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -43,6 +44,7 @@ __all__ = [
     "AE",
     "CIWAE",
     "DIPVAE",
+    "HVAE",
     "IWAE",
     "MIWAE",
     "PIWAE",
@@ -61,6 +63,7 @@ __all__ = [
     "FactorVAE",
     "FlowVAE",
     "InfoVAE",
+    "LadderVAE",
     "LinearAE",
     "RegularisedAE",
     "RenyiVAE",
@@ -164,11 +167,11 @@ class _Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         """Mean of `score_samples`, what a grid search maximises."""
         return float(self.score_samples(X).mean())
 
-    def sample(self, n: int = 1, seed: int = 0, mean: bool = True, temperature: float = 1.0) -> Array:
+    def sample(self, n: int = 1, seed: int = 0, mean: bool = True, temperature: float | Sequence[float] = 1.0) -> Array:
         """N new rows in the units of the data: the mean of p(x|z) for z from the prior, or a draw from it.
 
-        `temperature` multiplies the prior's standard deviations. Raises: TypeError where the model has no prior, or one
-        that has no temperature.
+        `temperature` multiplies the prior's standard deviations; for a code of rungs it may be one for each, top first.
+        Raises: TypeError where the model has no prior, or one that has no temperature.
         """
         check_is_fitted(self)
         with draws.seeded(seed), torch.no_grad():
@@ -496,6 +499,26 @@ class ConditionalVAE(_Classes, _Estimator, recipe="conditional", also=("beta", "
 
 class FlowVAE(_Estimator, recipe="flow_vae", also=("beta", "free_bits")):
     """VAE whose posterior is bent by a normalising flow (recipe `flow_vae`)."""
+
+
+class HVAE(_Estimator, recipe="hvae"):
+    """VAE of rungs, inferred from the bottom up (recipe `hvae`).
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> HVAE(rungs=(1, 2), training=Training(epochs=2)).fit_transform(X).shape
+        (100, 3)
+    """
+
+
+class LadderVAE(_Estimator, recipe="ladder"):
+    """Ladder VAE: rungs inferred from the top down, as they generate (recipe `ladder`).
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> LadderVAE(rungs=(1, 2), training=Training(epochs=2)).fit(X).sample(3, temperature=(1, 0.5)).shape
+        (3, 5)
+    """
 
 
 class VampPriorVAE(_Estimator, recipe="vampprior", also=("beta", "free_bits")):

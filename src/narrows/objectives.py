@@ -29,7 +29,7 @@ def elbo(distortion: Tensor, rate: Tensor, beta: Tensor | float = 1.0) -> Tensor
 
 
 def _average(t: Tensor) -> Tensor:
-    """Mean over the draws, (K, B) -> (B,)."""
+    """Mean over the draws, (K, B, ...) -> (B, ...)."""
     return t.squeeze(0) if len(t) == 1 else t.mean(0)
 
 
@@ -359,4 +359,7 @@ class Objective(nn.Module):
                 real = model.draw(len(code.z), repeated(batch.context, self.samples))  # (S, D)
             found_gap = self.discrepancy(code, real, batch)
             gap, loss = found_gap.value, loss + self.discrepancy.weight * found_gap.model + found_gap.critic
-        return Terms(loss, value.detach(), _average(distortion), _average(rate), penalty, gap)
+        rungs = None
+        if isinstance(model, Ladder):
+            rungs = _average(model.by_rung(code.rates.detach()).unflatten(0, (self.samples, -1)))  # (B, L)
+        return Terms(loss, value.detach(), _average(distortion), _average(rate), penalty, gap, rungs)

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,13 +53,22 @@ def curves(metrics: list[dict[str, Any]], best_step: int) -> "Figure":
     return figure
 
 
-def rates(variance: Tensor, rate: Tensor | None) -> "Figure":
-    """Rate of each unit (KL, nats), or its variance where the code has no density, largest first."""
+def rates(variance: Tensor, rate: Tensor | None, rungs: tuple[int, ...] = ()) -> "Figure":
+    """Rate of each unit (KL, nats), or its variance where the code has no density, largest first, rung by rung."""
     values = (variance if rate is None else rate).numpy()
-    order = np.argsort(-values)
-    figure, (ax,) = _figure(width=min(9.0, 2.5 + 0.22 * len(values)))
-    ax.bar(range(len(values)), values[order], color=[BLUE if values[i] > 0.01 else GREY for i in order], width=0.8)
-    ax.set_xticks(range(len(values)), [str(i) for i in order] if len(values) <= 40 else ["" for _ in order])
+    starts = np.cumsum([0, *(rungs or (len(values),))])
+    groups = [a + np.argsort(-values[a:b]) for a, b in pairwise(starts)]
+    order = np.concatenate(groups)
+    place = np.concatenate([range(a + 2 * i, b + 2 * i) for i, (a, b) in enumerate(pairwise(starts))])
+    figure, (ax,) = _figure(width=min(9.0, 2.5 + 0.22 * (len(values) + 2 * len(rungs))))
+    ax.bar(place, values[order], color=[BLUE if values[i] > 0.01 else GREY for i in order], width=0.8)
+    ax.set_xticks(place, [str(i) for i in order] if len(values) <= 40 else ["" for _ in order])
+    for i, (group, units) in enumerate(zip(groups, rungs, strict=False)):
+        text = f"rung {i + 1}" + (f"\n{values[group].sum():.3g} nats" if rate is not None else "")
+        middle = starts[i] + 2 * i + (units - 1) / 2
+        ax.annotate(text, (middle, 1), xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=8)
+    if rungs:
+        ax.set_ylim(top=max(1.3 * values.max(), 0.02))
     ax.set_title("rate per unit, nats" if rate is not None else "variance of each unit of the code", fontsize=10)
     ax.set_xlabel("unit of the code (grey: inactive)", fontsize=9)
     return figure

@@ -1,5 +1,6 @@
 """run.plot: what a run looks like, as matplotlib figures that a notebook shows and `savefig` keeps."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -9,13 +10,14 @@ from torch.nn.functional import one_hot
 from narrows import draws, pictures
 from narrows.data import Data, Rows
 from narrows.evaluate import active_units, codes, inputs, reconstruct
+from narrows.models import Ladder
 from narrows.store import Run
-from narrows.tasks import project
+from narrows.tasks import project, redraw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Pairs", "Plot", "judged", "reconstructions", "samples"]
+__all__ = ["Pairs", "Plot", "judged", "kept_rungs", "reconstructions", "samples"]
 
 
 class Pairs(NamedTuple):
@@ -62,6 +64,14 @@ def samples(run: Run, count: int = 24) -> Pairs:
     return Pairs(made, rows[near], [f"nearest: training row {int(i)}" for i in near])
 
 
+def kept_rungs(model: Ladder, rows: Rows, temperature: float | Sequence[float] = 1.0, seed: int = 0) -> Tensor:
+    """Rows as they are, then with all rungs kept, all but the bottom one, ... none: (lines * n, *event)."""
+    lines = [
+        redraw(model, rows, keep, temperature=temperature, seed=seed)[0] for keep in range(len(model.rungs), -1, -1)
+    ]
+    return torch.cat([inputs(model, rows), *lines])
+
+
 class Plot:
     """Figures of one run.
 
@@ -86,7 +96,14 @@ class Plot:
         """Rate of each unit of the code on training rows, or its variance where the code has no density."""
         train = self.run.data.train
         units = active_units(self.run.model, train.take(torch.arange(min(len(train), 10_000))))
-        return pictures.rates(units.variance, units.rate)
+        return pictures.rates(units.variance, units.rate, units.rungs)
+
+    def rungs(self) -> "Figure":
+        """Test images whose top rungs are kept, fewer from line to line, and whose others are drawn anew."""
+        few = judged(self.run.data)[0].take(torch.arange(8))
+        if not self.run.data.image or not isinstance(self.run.model, Ladder):
+            raise TypeError("this picture is of images and a code of rungs: recipe ladder or hvae on images")
+        return pictures.shown(pictures.grid(kept_rungs(self.run.model, few), len(few)))
 
     def latent(self, method: str = "auto") -> "Figure":
         """Codes of the test rows in two dimensions, coloured by label."""

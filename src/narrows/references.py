@@ -263,6 +263,22 @@ _WORKS = {
   author={Tomczak, Jakub M. and Welling, Max},
   booktitle={International Conference on Artificial Intelligence and Statistics}, year={2018}, eprint={1705.07120}
 }""",
+    "hvae": """@inproceedings{rezende2014stochastic,
+  title={Stochastic Backpropagation and Approximate Inference in Deep Generative Models},
+  author={Rezende, Danilo Jimenez and Mohamed, Shakir and Wierstra, Daan},
+  booktitle={International Conference on Machine Learning}, year={2014}, eprint={1401.4082}
+}""",
+    "ladder": """@inproceedings{sonderby2016ladder,
+  title={Ladder Variational Autoencoders},
+  author={S{\\o}nderby, Casper Kaae and Raiko, Tapani and Maal{\\o}e, Lars and S{\\o}nderby, S{\\o}ren Kaae and Winther,
+    Ole},
+  booktitle={Advances in Neural Information Processing Systems}, year={2016}, eprint={1602.02282}
+}""",
+    "norm": """@inproceedings{ioffe2015batch,
+  title={Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift},
+  author={Ioffe, Sergey and Szegedy, Christian},
+  booktitle={International Conference on Machine Learning}, year={2015}, eprint={1502.03167}
+}""",
     "concrete": """@inproceedings{maddison2017concrete,
   title={The {Concrete} Distribution: A Continuous Relaxation of Discrete Random Variables},
   author={Maddison, Chris J. and Mnih, Andriy and Teh, Yee Whye},
@@ -282,12 +298,6 @@ _WORKS = {
   title={{NVAE}: A Deep Hierarchical Variational Autoencoder},
   author={Vahdat, Arash and Kautz, Jan},
   booktitle={Advances in Neural Information Processing Systems}, volume={33}, year={2020}, eprint={2007.03898}
-}""",
-    "ladder": r"""@inproceedings{sonderby2016ladder,
-  title={Ladder Variational Autoencoders},
-  author={S{\o}nderby, Casper Kaae and Raiko, Tapani and Maal{\o}e, Lars and S{\o}nderby, S{\o}ren Kaae and Winther,
-    Ole},
-  booktitle={Advances in Neural Information Processing Systems}, volume={29}, year={2016}, eprint={1602.02282}
 }""",
     "adam": """@inproceedings{kingma2015adam,
   title={Adam: A Method for Stochastic Optimization},
@@ -317,6 +327,8 @@ _ALSO = {
     **{game: ["f-gan"] for game in ("KL", "ReverseKL", "PearsonChiSquared", "SquaredHellinger")},
     "GaussianMixture": ["regularised"],  # ex-post density estimation
     "flow_vae": ["vae", "Flow"],
+    "hvae": ["vae", "iwae"],
+    "ladder": ["vae"],
     "IAF": ["free_bits", "Autoregressive"],  # the work that has them both
     "MAF": ["zuko"],
     "NSF": ["zuko"],

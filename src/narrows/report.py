@@ -12,7 +12,8 @@ from narrows import pictures, recipes
 from narrows.data import Data
 from narrows.defaults import arguments
 from narrows.evaluate import features
-from narrows.plots import Pairs, judged, reconstructions, samples
+from narrows.models import Ladder
+from narrows.plots import Pairs, judged, kept_rungs, reconstructions, samples
 from narrows.posteriors import Sparse
 from narrows.spec import describe
 from narrows.store import Run
@@ -75,6 +76,7 @@ def page(run: Run) -> str:
         "<h2>What each unit of the code is used for</h2>"
         + pictures.inline(run.plot.rates(), "rate per unit")
         + f'<p class="note">{_active(evaluation["active_units"])}</p>',
+        _rungs(run),
         _features(run),
         _latent(run),
         f"<h2>Again</h2><pre>{escape(command(run))}</pre>"
@@ -185,6 +187,31 @@ def _training(run: Run) -> str:
 def _active(units: dict[str, Any]) -> str:
     rate = "" if units["by_rate"] is None else f", {units['by_rate']} by rate above 0.01 nats"
     return f"{units['by_variance']} of {units['total']} units active by variance of the mean above 0.01{rate}."
+
+
+def _rungs(run: Run) -> str:
+    """Of a ladder: what each rung carries, and what is left of images when fewer and fewer are kept."""
+    if not isinstance(run.model, Ladder):
+        return ""
+    evaluation = run.evaluation or {}
+    part = list(evaluation["parts"].values())[-1]
+    out = ["<h2>What each rung is used for</h2>", "<table><tr><th>rung, from the top</th><th>units</th>"]
+    out.append("<th>active by variance</th><th>active by rate</th><th>rate (KL), nats</th></tr>")
+    rungs = zip(evaluation["active_units"]["rungs"], part.get("rungs", []), strict=False)
+    for number, (rung, rate) in enumerate(rungs, 1):
+        cells = (number, rung["units"], rung["by_variance"], "-" if rung["by_rate"] is None else rung["by_rate"])
+        out.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in (*cells, _pair(rate))) + "</tr>")
+    out.append("</table>")
+    if run.data.image:
+        shown, name = judged(run.data)
+        few = shown.take(torch.arange(min(len(shown), 12)))
+        picture = pictures.grid(kept_rungs(run.model, few), len(few))
+        out.append(
+            f"<p>First line: {name} rows. Second: all rungs kept. Then one rung fewer from line to line, from the "
+            "bottom up, the others drawn anew; in the last line nothing of the row is left.</p>"
+        )
+        out.append(pictures.inline(picture, "top rungs kept", _scale(run.data, len(few))))
+    return "".join(out)
 
 
 def _pairs(data: Data, pairs: Pairs, alt: str) -> str:

@@ -22,6 +22,9 @@ def say(run: "Run") -> None:
                 f"  ELBO {pair(record['elbo'])} nats = -(distortion (reconstruction) {pair(record['distortion'])} "
                 f"+ rate (KL) {pair(record['rate'])})"
             )
+            if "rungs" in record:
+                each = ", ".join(pair(rate) for rate in record["rungs"])
+                typer.echo(f"  rate (KL) of each rung, from the top down: {each} nats")
             typer.echo(
                 f"  log p(x{' | told' if found.get('told') else ''}) >= {pair(record['log_likelihood']['model'])} nats "
                 f"(K = {found['samples']:,}, "
@@ -46,6 +49,9 @@ def say(run: "Run") -> None:
     units = found["active_units"]
     by_rate = "" if units["by_rate"] is None else f", {units['by_rate']} by rate"
     typer.echo(f"active units: {units['by_variance']} of {units['total']} by variance{by_rate}")
+    for number, rung in enumerate(units.get("rungs", []), 1):
+        by_rate = "" if rung["by_rate"] is None else f", {rung['by_rate']} by rate"
+        typer.echo(f"  rung {number}: {rung['by_variance']} of {rung['units']} by variance{by_rate}")
 
 
 _NAMES = {"columns": "independent columns", "pca": "PCA"}

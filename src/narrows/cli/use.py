@@ -14,7 +14,19 @@ if TYPE_CHECKING:
     from narrows.data import Rows
     from narrows.store import Run
 
-__all__ = ["encode", "export", "features", "interpolate", "project", "reconstruct", "sample", "traverse"]
+__all__ = ["encode", "export", "features", "interpolate", "project", "reconstruct", "redraw", "sample", "traverse"]
+
+
+_TEMPERATURE = "multiplies the standard deviations of the prior; 1,0.7,... for each rung, top first"
+
+
+def _numbers(text: str) -> float | list[float]:
+    """A number, or several with commas between them."""
+    try:
+        many = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--temperature is a number, or one for each rung such as 1,0.7; got {text!r}") from None
+    return many[0] if len(many) == 1 else many
 
 
 @app.command()
@@ -27,7 +39,7 @@ def sample(
         str | None, typer.Option("--context", help="name=value,...: for a model that was told these")
     ] = None,
     mean: Annotated[bool, typer.Option("--mean/--draw", help="the mean of p(x|z), or a draw from it")] = True,
-    temperature: Annotated[float, typer.Option(help="multiplies the standard deviations of the prior", min=0)] = 1.0,
+    temperature: Annotated[str, typer.Option(help=_TEMPERATURE)] = "1",
     out: Out = None,
 ) -> None:
     """Draw new rows from RUN."""
@@ -51,12 +63,44 @@ def sample(
         one = torch.eye(len(known))[[known.index(label)]].repeat(n, 1)
         context = one if loaded.model.context else None
     with nr.draws.seeded(seed), torch.no_grad():
-        z = loaded.model.draw(n, context, temperature)
+        z = loaded.model.draw(n, context, _numbers(temperature))
         if classes and label is not None:
             z[:, :classes] = one  # the label is part of the code
         px = loaded.model.decode(z, context)
         made = px.mean if mean else px.sample()
     _write(made, loaded, out or Path(run) / f"samples.{_suffix(loaded)}")
+
+
+@app.command()
+def redraw(
+    run: RunFolder,
+    keep: Annotated[
+        int | None, typer.Option(help="top rungs that are kept  [default: all, then fewer and fewer]")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="how many test rows", min=1)] = 12,
+    n: Annotated[int, typer.Option("--n", "-n", help="draws of each row, with --keep", min=1)] = 4,
+    seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    temperature: Annotated[str, typer.Option(help=_TEMPERATURE)] = "1",
+    out: Out = None,
+) -> None:
+    """Keep the top rungs of test rows of RUN and draw the others anew: what each rung holds."""
+    import torch
+
+    import narrows as nr
+    from narrows.models import Ladder
+    from narrows.plots import judged, kept_rungs
+
+    loaded = nr.load(run)
+    shown, name = judged(loaded.data)
+    few, width = shown.take(torch.arange(min(len(shown), rows))), _numbers(temperature)
+    if keep is None and isinstance(loaded.model, Ladder):
+        made = kept_rungs(loaded.model, few, width, seed)
+        typer.echo(f"{len(few)} {name} rows; with all {len(loaded.model.rungs)} rungs; with one fewer each time")
+    else:
+        made = nr.tasks.redraw(loaded.model, few, keep or 0, n, width, seed)
+        made = torch.cat([nr.evaluate.inputs(loaded.model, few), made.flatten(0, 1)])
+        typer.echo(f"{len(few)} {name} rows; then {n} times the same with {keep} of their rungs kept")
+    _write(made, loaded, out or Path(run) / f"redrawn.{_suffix(loaded)}", across=len(few))
 
 
 @app.command()

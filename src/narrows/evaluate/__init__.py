@@ -17,6 +17,7 @@ from narrows.evaluate.likelihood import (
     bits_per_dimension,
     distortion_rate,
     log_likelihood,
+    rate_by_rung,
     score_samples,
 )
 from narrows.evaluate.summary import evaluate, verdict
@@ -49,6 +50,7 @@ __all__ = [
     "log_likelihood",
     "predict_proba",
     "quadrature",
+    "rate_by_rung",
     "reconstruct",
     "refine",
     "round_trip",

@@ -9,7 +9,7 @@ from narrows import draws
 from narrows.data import Rows
 from narrows.data import rows as as_rows
 from narrows.evaluate.common import Mean, batches, device_of
-from narrows.models import Model
+from narrows.models import Ladder, Model
 
 __all__ = ["ActiveUnits", "Features", "RoundTrip", "active_units", "features", "round_trip"]
 
@@ -21,6 +21,15 @@ class ActiveUnits(NamedTuple):
     by_rate: Tensor | None  # (D,) bool: mean KL > 0.01 nats (Sonderby et al. 2016); None where a unit has none
     variance: Tensor  # (D,)
     rate: Tensor | None  # (D,) nats
+    rungs: tuple[int, ...] = ()  # units of each rung, top first, where the code has rungs
+
+    def each(self) -> "list[ActiveUnits]":
+        """The same rung by rung, top first; the whole code where it has no rungs."""
+        parts = [t if t is None else t.split(self.rungs or (len(self.variance),)) for t in self[:4]]
+        return [
+            ActiveUnits(*(None if part is None else part[rung] for part in parts))  # type: ignore[arg-type]
+            for rung in range(len(self.rungs) or 1)
+        ]
 
 
 class Features(NamedTuple):
@@ -43,16 +52,29 @@ class RoundTrip(NamedTuple):
 
 @torch.no_grad()
 def active_units(model: Model, data: Rows | Tensor) -> ActiveUnits:
-    """Which units are active, by the variance of the posterior mean and by the rate."""
+    """Which units are active, by the variance of the posterior mean and by the rate.
+
+    Of a ladder the mean is the point code, and the rate that of draws, since a rung's rate hangs on what was drawn
+    before it: of one draw a row where each is in closed form then, of four where it is not.
+    """
     means, rates = [], []
-    for batch in batches(model, data):
-        code = model.encode(batch.x, batch.context)
-        means.append(code.z.double().cpu())
-        rates.append(code.rates.double().cpu())
+    rungs = model.rungs if isinstance(model, Ladder) else ()
+    closed = getattr(model.posterior, "closed", True)
+    with draws.seeded(0, 18, 0):
+        for batch in batches(model, data):
+            h = model.hidden(batch.x, batch.context)
+            code = model.posterior(h, batch.context, 1, False)
+            means.append(code.z.double().cpu())
+            if rungs:
+                samples = 1 if closed else 4
+                code = model.posterior(h, batch.context, samples)
+                rates.append(code.rates.double().unflatten(0, (samples, -1)).mean(0).cpu())
+            else:
+                rates.append(code.rates.double().cpu())
     variance = torch.cat(means).var(0, correction=0)
-    known = model.density and getattr(model.posterior, "closed", True) and rates[0].shape[-1] == model.latent
+    known = model.density and (closed or bool(rungs)) and rates[0].shape[-1] == model.latent
     rate = torch.cat(rates).mean(0) if known else None
-    return ActiveUnits(variance > 0.01, None if rate is None else rate > 0.01, variance, rate)
+    return ActiveUnits(variance > 0.01, None if rate is None else rate > 0.01, variance, rate, rungs)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from narrows.data import Rows
 from narrows.evaluate.common import Mean, batches
 from narrows.labels import labels_of
 from narrows.likelihoods import log_prob
-from narrows.models import Model
+from narrows.models import Ladder, Model
 from narrows.objectives import log_weights
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "distortion_rate",
     "importance",
     "log_likelihood",
+    "rate_by_rung",
     "refuse_unpriced",
     "score_samples",
 ]
@@ -171,3 +172,24 @@ def distortion_rate(model: Model, data: Rows | Tensor, samples: int = 1, seed: i
             distortions.append(distortion.cpu())
             rates.append(rate.cpu())
     return torch.cat(distortions), torch.cat(rates)
+
+
+@torch.no_grad()
+def rate_by_rung(model: Ladder, data: Rows | Tensor, samples: int = 1, seed: int = 0) -> Tensor:
+    """The rate (KL) of each rung of each row, (n, rungs) nats, top first; their sum is that of `distortion_rate`.
+
+    Example:
+        >>> from narrows.recipes import ladder
+        >>> model, _ = ladder((8,), rungs=(1, 2, 3))
+        >>> x = torch.ones(5, 8)
+        >>> found = rate_by_rung(model, x)
+        >>> found.shape, torch.allclose(found.sum(1), distortion_rate(model, x)[1])
+        (torch.Size([5, 3]), True)
+    """
+    found = []
+    with draws.seeded(seed, 5, 0):
+        for batch in batches(model, data):
+            h = model.hidden(batch.x, batch.context)
+            rates = [model.by_rung(model.posterior(h, batch.context).rates) for _ in range(samples)]
+            found.append(torch.stack(rates).mean(0).cpu())
+    return torch.cat(found)

@@ -11,8 +11,8 @@ from narrows.data import Data, Rows
 from narrows.evaluate.classes import accuracy
 from narrows.evaluate.common import Mean, batches, inputs, reconstruct
 from narrows.evaluate.latent import active_units, features, round_trip
-from narrows.evaluate.likelihood import distortion_rate, log_likelihood
-from narrows.models import Model
+from narrows.evaluate.likelihood import distortion_rate, log_likelihood, rate_by_rung
+from narrows.models import Ladder, Model
 from narrows.posteriors import Sparse
 
 __all__ = ["evaluate", "verdict"]
@@ -60,6 +60,15 @@ def evaluate(
             "by_rate": None if units.by_rate is None else int(units.by_rate.sum()),
             "variance": units.variance.tolist(),
             "rate": None if units.rate is None else units.rate.tolist(),
+            "rungs": [
+                {
+                    "units": len(rung.variance),
+                    "by_variance": int(rung.by_variance.sum()),
+                    "by_rate": None if rung.by_rate is None else int(rung.by_rate.sum()),
+                }
+                for rung in units.each()
+                if units.rungs
+            ],
         },
         "round_trip": {"x": Mean.of(trip.x), "z": None if trip.z is None else Mean.of(trip.z)},
     }
@@ -98,6 +107,8 @@ def _part(
             "monte_carlo_error": found.monte_carlo_error,
             "effective_sample_size": float(found.effective_sample_size.median()),
         }
+    if samples and isinstance(model, Ladder):
+        record["rungs"] = [Mean.of(rate) for rate in rate_by_rung(model, part, seed=seed).T]
     record["reconstruction"] = {name: Mean.of(values) for name, values in errors.items()}
     record["log_likelihood"] = {name: Mean.of(values) for name, values in likelihoods.items()}
     if model.likelihood.discrete:

@@ -1,6 +1,7 @@
 """What a trained model is for: walks through the code, projections, priors that make it generative (more to come)."""
 
 from narrows.tasks.codes import Projection, canonical_latent, fit_prior, project
+from narrows.tasks.rungs import redraw
 from narrows.tasks.walks import Moved, Traversal, arithmetic, interpolate, traverse
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "fit_prior",
     "interpolate",
     "project",
+    "redraw",
     "traverse",
 ]

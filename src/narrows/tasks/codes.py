@@ -15,7 +15,7 @@ from narrows.labels import labels_of
 from narrows.models import Model
 from narrows.networks import Conv, Mlp
 from narrows.posteriors import Concrete, Deterministic, Gaussian
-from narrows.priors import GaussianMixture, MultivariateGaussian, StandardNormal
+from narrows.priors import GaussianMixture, Hierarchy, MultivariateGaussian, StandardNormal
 from narrows.spec import describe
 
 __all__ = ["Projection", "canonical_latent", "fit_prior", "project"]
@@ -92,6 +92,11 @@ def fit_prior(
         raise TypeError(
             "a prior that is fitted to codes has a method fit(z) and can be sampled; got "
             f"{type(chosen).__name__}. Take GaussianMixture(latent) or MultivariateGaussian(latent) of narrows.priors"
+        )
+    if isinstance(model.prior, Hierarchy):
+        raise TypeError(
+            "the prior of this code is the way down through its rungs, which the decoder needs: it was learned with "
+            f"the model and {type(chosen).__name__} cannot take its place"
         )
     if labels_of(model):
         raise TypeError(

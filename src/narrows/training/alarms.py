@@ -1,11 +1,13 @@
 """Plain sentences for what so often goes wrong, each with its remedy; raised where no good can come of going on."""
 
+import json
+
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
 from narrows.data import Rows
-from narrows.evaluate import active_units, features
+from narrows.evaluate import ActiveUnits, active_units, features
 from narrows.labels import labels_of
 from narrows.models import Model
 from narrows.objectives import Objective
@@ -183,11 +185,16 @@ def collapsed(model: Model, rows: Rows, rate: float) -> bool:
     return not units.by_variance.any() and (units.by_rate is None or not units.by_rate.any())
 
 
-def after(model: Model, rows: Rows) -> list[str]:
-    """What the trained code shows: posterior collapse, units that never change (of sparse codes see `dead`)."""
+def after(model: Model, rows: Rows, free: float = 0.0) -> list[str]:
+    """What the trained code shows: posterior collapse, units that never change (of sparse codes see `dead`).
+
+    `free` are the nats of a rung that cost nothing: one that carries no more is idle, whatever its units say.
+    """
     if isinstance(model.posterior, Sparse):
         return []
     units = active_units(model, rows.take(torch.arange(min(len(rows), 2000))))
+    if units.rungs and units.rate is not None:
+        return _rungs(units, free)
     style = slice(labels_of(model), None)  # labels in a code are no units that could be left out
     variance, total = units.variance[style], len(units.variance[style])
     active = int(units.by_variance[style].sum())
@@ -204,6 +211,34 @@ def after(model: Model, rows: Rows) -> list[str]:
         f"{total - active} of {total} units of the code are inactive (posterior collapse of single units). That is "
         f"harmless if the rate is what you want to spend; else --set free_bits=0.1, or --latent {active}"
     ]
+
+
+def _rungs(units: ActiveUnits, free: float) -> list[str]:
+    """Which rungs have collapsed, and how many units of the others are idle."""
+    each = units.each()
+    rates = [float(rung.rate.sum()) for rung in each]  # type: ignore[union-attr]
+    active = [int(rung.by_rate.sum()) for rung in each]  # type: ignore[union-attr]
+    idle = [not n or rate <= 1.05 * free for n, rate in zip(active, rates, strict=True)]
+    if not any(active):
+        return [COLLAPSED]
+    found = []
+    for place, (rung, rate) in enumerate(zip(each, rates, strict=True)):
+        if idle[place]:
+            where = "the top" if place == 0 else "the bottom" if place == len(each) - 1 else "from the top"
+            found.append(
+                f"rung {place + 1} of {len(each)} ({where}, {len(rung.variance)} units, {rate:.2g} nats) has "
+                "collapsed: it carries nothing about x beyond its free bits. Warm up beta for longer "
+                '(--set \'beta={"WarmUp": {"steps": 20000}}\'), free more nats of each rung '
+                f"(--set free_bits={max(4 * free, 1.0):g}), or take fewer rungs"
+            )
+    if sum(active) < len(units.variance):
+        kept = [n for n, out in zip(active, idle, strict=True) if not out]
+        found.append(
+            f"{len(units.variance) - sum(active)} of {len(units.variance)} units are inactive; active from the top "
+            f"rung down: {', '.join(map(str, active))}. That is harmless if the rate is what you want to spend; else "
+            + (f"--set rungs={json.dumps(kept, separators=(',', ':'))}" if kept else "warm up beta for longer")
+        )
+    return found
 
 
 def dead(model: Model, rows: Rows) -> list[str]:

@@ -70,7 +70,7 @@ class _State:
     best_step: int = 0
     best_loss: float = math.inf
     stale: int = 0  # checks since the last gain beyond one standard error
-    sums: Tensor = field(default_factory=lambda: torch.zeros(len(NAMES) + 1, dtype=torch.float64))  # and rows
+    sums: Tensor = field(default_factory=lambda: torch.empty(0))  # of the terms, the rows, and each rung's rate
     skipped: Tensor = field(default_factory=lambda: torch.zeros(2))  # steps left out: in all, and the latest in a row
     values: Tensor = field(default_factory=lambda: torch.empty(0))  # (n,) held-out loss at that last gain
     best: dict[str, Tensor] = field(default_factory=dict)  # weights at best_step
@@ -137,7 +137,7 @@ def fit(
         if model.prior is not None and not model.density and objective.discrepancy is None:
             fit_prior(model, rows, seed=training.seed)  # it took no part in training
         if here.rank == 0:
-            found = alarms.after(model, held or rows) + alarms.dead(model, rows)
+            found = alarms.after(model, held or rows, objective.free_bits) + alarms.dead(model, rows)
             config["alarms"] += [sentence for sentence in found if sentence not in config["alarms"]]
         if kept is not None:
             store.write_tensors(kept / "weights.safetensors", store.state_of(model, objective))
@@ -192,6 +192,8 @@ def _loop(
     every = training.check or min(epoch * -(-100 // epoch), 2_000)
     started, saved = time.monotonic() - now.seconds, time.monotonic()
     timed = (now.step, time.monotonic())
+    if not tensors:
+        now.sums = torch.zeros(len(NAMES) + 1 + len(getattr(model, "rungs", ())), dtype=torch.float64)
     now.sums = now.sums.to(device, torch.float32 if device.type == "mps" else torch.float64)
     now.skipped = now.skipped.to(device)
     losses = torch.zeros(every, device=device)  # of the steps since the last check
@@ -275,7 +277,7 @@ def _loop(
             model.eval(), objective.eval()
             means, _ = _held_out(model, objective, rows.take(torch.arange(min(len(rows), 10_000))), training.seed)
             record = _check(run, now, training, held, here)
-            record |= {"train": dict(zip(NAMES, means.tolist(), strict=True)), "epoch": 0.0, "lr": 0.0}
+            record |= {"train": _named(means), "epoch": 0.0, "lr": 0.0}
             record |= {"seconds": time.monotonic() - started, "rows_per_second": 0.0}
             run.metrics = [record]
             if folder:
@@ -355,6 +357,7 @@ def _add(sums: Tensor, terms: Terms, left_out: Tensor | None = None) -> None:
     """
     vectors = (getattr(terms, name).expand_as(terms.bound) for name in NAMES)
     found = torch.stack([*vectors, torch.ones_like(terms.bound)]).sum(1, dtype=sums.dtype)
+    found = found if terms.rungs is None else torch.cat([found, terms.rungs.sum(0, dtype=sums.dtype)])
     sums += found if left_out is None else torch.where(left_out > 0, 0.0, found)
 
 
@@ -380,7 +383,8 @@ def _refuse_skipping(now: _State, training: Training) -> None:
 def _check(run: Run, now: _State, training: Training, held: Rows | None, here: World) -> dict[str, Any]:
     """The record of one check; moves the best and counts checks without a gain."""
     sums = here.sum(now.sums)
-    train = {name: float(value) for name, value in zip(NAMES, sums[:-1] / sums[-1], strict=True)}
+    n = len(NAMES)
+    train = _named(torch.cat([sums[:n], sums[n + 1 :]]) / sums[n])
     now.sums = torch.zeros_like(now.sums)
     model, objective = run.model, run.objective
     valid = None
@@ -390,7 +394,7 @@ def _check(run: Run, now: _State, training: Training, held: Rows | None, here: W
         means, values = _held_out(model, objective, held, training.seed)
         model.train(), objective.train()
         means, values = here.from_first(means), here.from_first(values)
-        valid = {name: float(value) for name, value in zip(NAMES, means, strict=True)}
+        valid = _named(means)
         loss = valid["loss"]
         gain = now.values - values if len(now.values) else values.new_full((1,), math.inf)
         error = float(gain.std()) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
@@ -407,10 +411,16 @@ def _check(run: Run, now: _State, training: Training, held: Rows | None, here: W
     return record
 
 
+def _named(means: Tensor) -> dict[str, Any]:
+    """Means of the terms, and of the rungs' rates where there are any, as a record."""
+    *terms, rungs = *means[: len(NAMES)].tolist(), means[len(NAMES) :].tolist()
+    return dict(zip(NAMES, terms, strict=True)) | ({"rungs": rungs} if rungs else {})
+
+
 @torch.no_grad()
 def _held_out(model: Model, objective: Objective, held: Rows, seed: int) -> tuple[Tensor, Tensor]:
     """Means of the terms, and the loss of each row (n,), at final weights and under noise that never changes."""
-    found = torch.empty(len(NAMES), len(held), dtype=torch.float64)
+    found = torch.empty(len(NAMES) + len(getattr(model, "rungs", ())), len(held), dtype=torch.float64)
     done = 0
     with draws.seeded(seed, 3, 0):
         for batch in held.batches(1024):  # filled in place, for the reason that `_add` gives
@@ -418,7 +428,9 @@ def _held_out(model: Model, objective: Objective, held: Rows, seed: int) -> tupl
             rows = slice(done, done := done + len(batch.x))
             for i, name in enumerate(NAMES):
                 found[i, rows] = getattr(terms, name)
-    _, bound, _, rate, penalty, gap = found
+            if terms.rungs is not None:
+                found[len(NAMES) :, rows] = terms.rungs.T.to(found)
+    _, bound, _, rate, penalty, gap = found[: len(NAMES)]
     values, beta = penalty - bound, float(objective.beta(None))
     if objective.capacity is None:
         values = values + (beta - 1.0) * rate

@@ -14,6 +14,8 @@ def sentence(record: dict[str, Any]) -> str:
     text = f"train {terms['loss']:.2f} = distortion (reconstruction) {terms['distortion']:.2f}"
     if record["beta"]:
         rate = f"rate (KL) {terms['rate']:.2f}"
+        if "rungs" in terms:
+            rate += f" ({' + '.join(f'{nats:.2f}' for nats in terms['rungs'])} from the top rung down)"
         text += f" + {record['beta']:.3g} x " + (
             f"|{rate} - {record['capacity']:.2f}|" if record.get("capacity") is not None else rate
         )
