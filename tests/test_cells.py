@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import softplus
 
 import narrows as nr
-from narrows import recipes
+from narrows import defaults, recipes
 from narrows.likelihoods import Bernoulli
 from narrows.networks import Cell, Cells
 from narrows.posteriors import ResidualNormal
@@ -219,9 +219,13 @@ def test_a_copy_and_a_description_are_the_same_ladder():
 
 def test_data_choose_channels_and_likelihood():
     """A mixture of logistics of the data's levels for grey values, Bernoulli for black and white; 4 channels."""
-    digits = nr.data.load("digits")
-    chosen = nr.defaults.arguments(digits, "conv_ladder", {})
+    grey = nr.data.load(
+        torch.randint(17, (40, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8).numpy()
+    )
+    chosen = defaults.arguments(grey, "conv_ladder", {})
     assert chosen["latent"] == 4
     assert chosen["likelihood"].func is nr.likelihoods.LogisticMixture
     assert chosen["likelihood"].keywords == {"levels": 17}
-    assert nr.defaults.arguments(digits, "conv_ladder", {"latent": 2})["latent"] == 2
+    assert defaults.arguments(grey, "conv_ladder", {"latent": 2})["latent"] == 2
+    black = nr.data.load(grey.train.x.round().to(torch.uint8).numpy())
+    assert defaults.arguments(black, "conv_ladder", {})["likelihood"] is Bernoulli
