@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from narrows import recipes
 from narrows.contract import Batch
 from narrows.gradients import Piwae, Reparameterised
 from narrows.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
@@ -192,3 +193,19 @@ def test_free_bits_beyond_what_a_unit_carries_are_refused() -> None:
     Objective(free_bits=1.9).check(model)
     with pytest.raises(ValueError, match="whose units carry at most 2 frees all of the rate.* take less than 2"):
         Objective(free_bits=2.0).check(model)
+
+
+def test_free_bits_are_of_rungs() -> None:
+    """What is added is beta * sum_l max(0, free - mean rate of the rung), on the same noise."""
+    x = torch.rand(7, 6).round()
+    losses, terms = [], None
+    for free in (0.0, 0.6):
+        model, objective = recipes.ladder((6,), rungs=(2, 3), free_bits=free, beta=0.5)
+        torch.manual_seed(0)
+        terms = objective(model, Batch.of(x))
+        losses.append(float(terms.loss.detach()))
+    expected = 0.5 * torch.relu(0.6 - terms.rungs.mean(0)).sum()
+    assert expected > 0.01
+    assert losses[1] - losses[0] == pytest.approx(float(expected), rel=1e-4)
+    with pytest.raises(ValueError, match="free_bits=3 nats for each of 2 rungs frees more than a row"):
+        recipes.ladder((6,), rungs=(2, 3), free_bits=3.0)

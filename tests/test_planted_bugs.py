@@ -204,6 +204,17 @@ BUGS = [
     ("metric without D", "tasks/walks", "2 / z.shape[1] * log_p", "3 / z.shape[1] * log_p"),
     ("arithmetic the other way round", "tasks/walks", "(means[0] - means[1])", "(means[1] - means[0])"),
     ("E-steps on other rows", "training/em", "h[index], means[index]", "h[: len(index)], means[index]"),
+    ("precisions multiplied", "posteriors/rungs", "total = ours + theirs", "total = ours * theirs"),
+    ("the other's precision", "posteriors/rungs", "said * ours + mean * theirs", "said * theirs + mean * ours"),
+    ("rungs merged upside down", "posteriors/rungs", "return found[::-1]\n", "return found\n"),
+    ("a closed rate where there is none", "posteriors/rungs", "sampled[:, top:]", "_closed(found, slice(top, None))"),
+    ("noise in the place of codes", "posteriors/rungs", "z = own if known else", "z = own if not known else"),
+    ("codes side by side, bottom first", "posteriors/rungs", "torch.cat(parts[::-1], 1)", "torch.cat(parts, 1)"),
+    ("a rung deaf to the one above", "priors/rungs", "[rung - 1](state, context)", "[rung - 1](0 * state, context)"),
+    ("the wrong rungs kept", "priors/rungs", "if rung < keep else", "if rung >= keep else"),
+    ("the top's temperature for all", "priors/rungs", "[t for t, units in zip", "[many[0] for t, units in zip"),
+    ("a density that does not narrow with its draws", "priors/rungs", "self.width * sigma).sum(-1)", "sigma).sum(-1)"),
+    ("free bits of units in a ladder", "objectives", "model.by_rung(each) if isinstance", "each if isinstance"),
     ("a code in use called collapsed", "training/alarms", "return not units.by_variance.any() and", "return True or"),
     ("average of the weights the wrong way round", "training/average", "1 - kept)", "kept)"),
     ("average without its gentle start", "training/average", "min(self.share, (1 + step) / (10 + step))", "self.share"),
@@ -223,6 +234,19 @@ BUGS = [
     ("q moved by x alone, not in the prior's units", "posteriors/maps", "mean + sigma * move", "mean + move"),
     ("q scaled by x alone", "posteriors/maps", "sigma * (softplus(s + ONE) + 1e-6)", "softplus(s + ONE) + 1e-6"),
 ]
+
+RUNGS = {
+    "posteriors/rungs": [
+        "test_every_draw_is_the_evidence_at_the_exact_posterior",
+        "test_closed_rates_are_means_of_the_sampled_ones",
+        "test_any_code_is_scored_and_decoded_as_its_draw_was",
+    ],
+    "priors/rungs": [
+        "test_every_draw_is_the_evidence_at_the_exact_posterior",
+        "test_a_temperature_for_each_rung_cools_that_rung",
+        "test_kept_rungs_stay_and_the_others_are_drawn_given_them",
+    ],
+}
 
 BEYOND = {
     "evaluate/annealed": [
@@ -260,6 +284,7 @@ TESTS = {
         "cells.py::test_a_code_is_scored_alike_on_the_way_and_afterwards",
     ),
     **{module: tuple(f"beyond.py::{name}" for name in names) for module, names in BEYOND.items()},
+    **{module: tuple(f"ladder.py::{name}" for name in names) for module, names in RUNGS.items()},
 }
 
 

@@ -100,7 +100,8 @@ class Plot:
 
     def rungs(self) -> "Figure":
         """Test images whose top rungs are kept, fewer from line to line, and whose others are drawn anew."""
-        few = judged(self.run.data)[0].take(torch.arange(8))
+        few = judged(self.run.data)[0]
+        few = few.take(torch.arange(min(len(few), 12)))
         if not self.run.data.image or not isinstance(self.run.model, Ladder):
             raise TypeError("this picture is of images and a code of rungs: recipe ladder or hvae on images")
         return pictures.shown(pictures.grid(kept_rungs(self.run.model, few), len(few)))

@@ -1,0 +1,170 @@
+"""Does inference along the generative way keep upper rungs in use, and what is that worth in nats?
+
+Hierarchies of 64-32-16-8-4 units from the bottom up on dynamically binarised MNIST, perceptrons of 512 to 32 hidden
+units between them, leaky rectifiers: `hvae`, inferred from the bottom up, with beta = 1 from the first step and with a
+warm-up; `ladder`, with the same warm-up. No free bits, so that no unit is active because being so is free; no batch
+norm. 60,000 images, 40 passes in batches of 256, Adam at 1e-3, warm-up over a quarter of the steps, the last weights.
+Of all 10,000 test images, binarised once: active units (mean KL > 0.01 nats, Sonderby et al. 2016; and Burda's,
+variance of the mean > 0.01), rung by rung, ELBO, L_100.
+
+    NARROWS_DATA=... python benchmarks/ladder.py [--rows hvae ladder] [--seeds 3] [--epochs 40]   # results/ladder.json
+
+The published protocols, one at a time; each call goes on where the last one stopped:
+
+    NARROWS_DATA=... python benchmarks/ladder.py --rows sonderby --device cuda --minutes 25      # 81.87 nats, 81 units
+    NARROWS_DATA=... python benchmarks/ladder.py --rows burda --device cuda --minutes 25         # 82.90 nats
+
+`sonderby`: the ladder with batch norm, 2,000 passes of which 200 warm up, L_5000. `burda`: 100 and 50 units, tanh, IWAE
+of 50 draws, batches of 20, 3^i passes at 0.001 * 10^(-i/7) for i = 0 to 7, L_5000; Adam's epsilon is torch's 1e-8,
+where the paper has 1e-4.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from aggregated import interval
+
+import narrows as nr
+from narrows.networks import Mlp
+from narrows.posteriors import BottomUp
+from narrows.priors import Rungs
+from narrows.schedules import WarmUp
+from narrows.store import read_tensors, unprefixed
+
+TARGET = Path(__file__).parent / "results" / "ladder.json"
+RUNGS, BATCH = (4, 8, 16, 32, 64), 256
+SMALL, FULL = ("hvae", "hvae, warm-up", "ladder"), ("sonderby", "burda")
+Stage = tuple[int, float]  # passes, learning rate
+
+
+def parts(row: str, seed: int, steps: int) -> tuple[nr.recipes.Parts, list[Stage], int, int]:
+    """Model and objective of a row, its stages (one of `epochs` where there are none), rows a step, draws for L."""
+    shape: Any = (1, 28, 28)
+    if row == "burda":
+        prior = partial(Rungs, rungs=(50, 100), width=100, activation="tanh")
+        network = partial(Mlp, hidden=(200, 200), activation="tanh")
+        common = {"latent": 150, "prior": prior, "posterior": BottomUp, "network": network}
+        made = nr.recipes.iwae(shape, samples=50, seed=seed, **common)
+        return made, [(3**i, 1e-3 * 10 ** (-i / 7)) for i in range(8)], 20, 5000
+    full = row == "sonderby"
+    network = partial(Mlp, hidden=(512, 512), activation="leaky", norm=full)
+    own = {"rungs": RUNGS, "prior": partial(Rungs, norm=full), "network": network, "free_bits": 0.0, "seed": seed}
+    if full:
+        return nr.recipes.ladder(shape, beta=WarmUp(200 * 235), **own), [(2000, 1e-3)], BATCH, 5000
+    beta = 1.0 if row == "hvae" else WarmUp(max(steps // 4, 1))
+    return getattr(nr.recipes, row.split(",")[0])(shape, beta=beta, **own), [], BATCH, 100
+
+
+def train(
+    made: nr.recipes.Parts,
+    rows: nr.data.Rows,
+    stages: list[Stage],
+    settings: dict[str, Any],
+    folder: Path,
+    left: Callable[[], float],
+) -> bool:
+    """Goes through the stages, from where the folder stands; whether all are done."""
+    model, objective = made
+    for number, (epochs, lr) in enumerate(stages):
+        place = folder / str(number)
+        total = epochs * -(-len(rows) // settings["batch"])
+        lines = (place / "metrics.jsonl").read_text().splitlines() if (place / "metrics.jsonl").exists() else []
+        at = json.loads(lines[-1]) if lines else {"step": 0, "seconds": 0.0}
+        if at["step"] < total and left() <= 0:
+            return False
+        minutes = at["seconds"] / 60 + max(left(), 1e-6)
+        training = nr.Training(epochs=epochs, lr=lr, minutes=minutes, **settings)
+        resume = (place / "config.json").exists()
+        if at["step"] >= total:
+            tensors, _ = read_tensors(place / "weights.safetensors")
+            model.load_state_dict(unprefixed("model", tensors))
+            continue
+        run = nr.fit(model, objective, rows, training=training, folder=place, resume=resume, quiet=True)
+        if run.metrics[-1]["step"] < total:
+            return False
+    return True
+
+
+def judge(model: nr.Ladder, test: nr.data.Rows, samples: int) -> dict[str, Any]:
+    """What the test images say."""
+    units = nr.evaluate.active_units(model, test)
+    distortion, rate = nr.evaluate.distortion_rate(model, test)
+    found = nr.evaluate.log_likelihood(model, test, samples)
+    return {
+        "active by rate": int(units.by_rate.sum()),  # type: ignore[union-attr]
+        "active by variance": int(units.by_variance.sum()),
+        "active by rate, from the top": [int(rung.by_rate.sum()) for rung in units.each()],  # type: ignore[union-attr]
+        "rates, from the top": [round(float(r), 3) for r in nr.evaluate.rate_by_rung(model, test).mean(0)],
+        "elbo": -float((distortion + rate).double().mean()),
+        f"L_{samples}": found.mean,
+        "standard error": found.standard_error,
+        "Monte Carlo error": found.monte_carlo_error,
+    }
+
+
+def table(runs: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Means over the seeds with Student's 95 % intervals, and what is asked: the ladder against `hvae`."""
+    for row, seeds in runs.items():
+        some = list(seeds.values())
+        cells = []
+        for key in ("active by rate", "active by variance", "elbo", next(k for k in some[0] if k.startswith("L_"))):
+            mean, half = interval([found[key] for found in some])
+            cells.append(f"{key} {mean:.2f}" + ("" if half is None else f" ± {half:.2f}"))
+        print(f"{row}, {len(some)} seeds: " + "; ".join(cells))
+    both = [(runs["hvae"][s], runs["ladder"][s]) for s in runs.get("hvae", {}) if s in runs.get("ladder", {})]
+    if both:
+        times, half = interval([b["active by rate"] / a["active by rate"] for a, b in both])
+        gain, more = interval([b["L_100"] - a["L_100"] for a, b in both])
+        print(
+            f"ladder over hvae: {times:.2f} ± {half or 0:.2f} times the active units, L_100 + {gain:.2f} ± {more or 0:.2f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", nargs="+", default=SMALL, choices=(*SMALL, *FULL))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=40, help="of the small rows")
+    parser.add_argument("--images", type=int, default=60_000, help="to train on, for a trial")
+    parser.add_argument("--judged", type=int, default=10_000, help="test images, for a trial")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--minutes", type=float, default=1e6, help="of training in this call; the next one goes on")
+    parser.add_argument("--folder", type=Path, default=Path("runs/ladder"), help="where runs stand")
+    parser.add_argument("--target", type=Path, default=TARGET)
+    asked = parser.parse_args()
+    began, threads = time.monotonic(), torch.get_num_threads()
+    data = nr.data.load("mnist", valid=0.0, binarise="dynamic")
+    rows, test = (part.take(torch.arange(n)) for part, n in ((data.train, asked.images), (data.test, asked.judged)))
+    record = json.loads(asked.target.read_text()) if asked.target.exists() else {"runs": {}}
+    record |= {"epochs": asked.epochs, "versions": {"torch": torch.__version__, "narrows": nr.__version__}}
+    for seed in range(asked.seeds):
+        for row in asked.rows:
+            if str(seed) in record["runs"].get(row, {}):
+                continue
+            made, stages, batch, samples = parts(row, seed, asked.epochs * -(-len(rows) // BATCH))
+            settings = {"batch": batch, "seed": seed, "device": asked.device, "compile": asked.compile}
+            place = asked.folder / f"{row.replace(', ', '-')}-{seed}"
+            stages = stages or [(asked.epochs, 1e-3)]
+            if not train(made, rows, stages, settings, place, lambda: asked.minutes - (time.monotonic() - began) / 60):
+                print(f"{row}, seed {seed}: not done yet, call again; it stands in {place}", flush=True)
+                return
+            lines = [(place / str(i) / "metrics.jsonl").read_text().splitlines()[-1] for i in range(len(stages))]
+            minutes = sum(json.loads(line)["seconds"] for line in lines) / 60
+            found = judge(made[0], test, samples) | {"minutes": minutes, "threads": threads, "device": asked.device}  # type: ignore[arg-type]
+            record["runs"].setdefault(row, {})[str(seed)] = found
+            asked.target.parent.mkdir(exist_ok=True)
+            asked.target.write_text(json.dumps(record, indent=1) + "\n")
+            print(row, seed, json.dumps(found), f"{os.cpu_count()} cores", flush=True)
+    table(record["runs"])
+
+
+if __name__ == "__main__":
+    main()
