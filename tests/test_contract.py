@@ -44,6 +44,7 @@ RECIPES = [
     "concrete",
     "conditional",
     "contractive",
+    "conv_ladder",
     "denoising",
     "dip_vae",
     "dropout",
@@ -71,6 +72,12 @@ RECIPES = [
 SMALL = {"latent": 3, "network": partial(Mlp, hidden=(8,))}
 OWN: dict[str, dict[str, Any]] = {  # what else a small member is given: to be told, or units with a label among them
     "conditional": {"context": 2},
+    "conv_ladder": {
+        "latent": 1,
+        "rungs": (3,),
+        "width": 4,
+        "likelihood": Bernoulli,
+    },  # one place each where a row is no image
     "hvae": {"free_bits": 0.0},  # within its free bits a rung costs nothing, which would teach its prior nothing
     "semi_supervised": {"latent": 1},
     "semi_supervised_aae": {"latent": 1},
@@ -143,9 +150,10 @@ def test_terms_are_per_row_and_every_parameter_learns(name: str, shape: tuple[in
     for parameter in model.parameters():
         assert parameter.grad.isfinite().all()
         assert parameter.grad.any()
-    assert (model.shape, model.latent) == (shape, 3)
+    units = 3 * math.prod(getattr(model.posterior, "place", ()))  # on every place of a map
+    assert (model.shape, model.latent) == (shape, units)
     assert model(x, told(name, 4)).px.mean.shape == x.shape
-    assert model.encode(x, told(name, 4)).z.shape == (4, 3)
+    assert model.encode(x, told(name, 4)).z.shape == (4, units)
 
 
 @pytest.mark.parametrize(

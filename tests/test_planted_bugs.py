@@ -216,6 +216,23 @@ BUGS = [
     ("a density that does not narrow with its draws", "priors/rungs", "self.width * sigma).sum(-1)", "sigma).sum(-1)"),
     ("free bits of units in a ladder", "objectives", "model.by_rung(each) if isinstance", "each if isinstance"),
     ("a code in use called collapsed", "training/alarms", "return not units.by_variance.any() and", "return True or"),
+    ("average of the weights the wrong way round", "training/average", "1 - kept)", "kept)"),
+    ("average without its gentle start", "training/average", "min(self.share, (1 + step) / (10 + step))", "self.share"),
+    ("a step that is left out is counted", "training/adam", "1 if left_out is None else 1 - left_out", "1"),
+    ("the average goes on from the average", "training/average", "self._set(raw)", "pass"),
+    ("a cell forgets its input", "networks/cells", "return x + y if self.residual else y", "return y"),
+    ("cells begin at full strength", "networks/cells", "layers[-1].weight.mul_(scale)", "layers[-1].weight.mul_(1)"),
+    ("odd halves rounded down", "networks/cells", "-(-size[0] // 2**times)", "max(size[0] // 2**times, 1)"),
+    ("prior of maps without its way past z", "priors/maps", "6, state + more", "6, state"),
+    ("what a rung says is not taken in", "priors/maps", "self.after[rung](state + taken)", "self.after[rung](state)"),
+    (
+        "the state is not enlarged after the top",
+        "priors/maps",
+        "state = larger(state, self.sizes[rung])",
+        "state = state.new_zeros(len(state), self.width, *self.sizes[rung])",
+    ),
+    ("q moved by x alone, not in the prior's units", "posteriors/maps", "mean + sigma * move", "mean + move"),
+    ("q scaled by x alone", "posteriors/maps", "sigma * (softplus(s + ONE) + 1e-6)", "softplus(s + ONE) + 1e-6"),
 ]
 
 RUNGS = {
@@ -258,6 +275,14 @@ TESTS = {
     "draws": ("flows.py",),
     "posteriors": ("flows.py", *GENERAL),
     "gradients": ("gradients.py",),
+    "training/adam": ("training.py::test_a_step_that_is_left_out_changes_nothing",),
+    "training/average": ("training.py::test_the_average_is_its_formula",),
+    "networks/cells": ("cells.py",),
+    "priors/maps": ("cells.py::test_the_prior_is_the_product_of_its_rungs",),
+    "posteriors/maps": (
+        "cells.py::test_a_posterior_that_says_nothing_is_its_prior",
+        "cells.py::test_a_code_is_scored_alike_on_the_way_and_afterwards",
+    ),
     **{module: tuple(f"beyond.py::{name}" for name in names) for module, names in BEYOND.items()},
     **{module: tuple(f"ladder.py::{name}" for name in names) for module, names in RUNGS.items()},
 }

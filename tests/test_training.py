@@ -17,6 +17,7 @@ from torch import nn
 import narrows as nr
 from narrows.training import alarms, estimate
 from narrows.training.adam import Adam
+from narrows.training.average import Average
 from narrows.training.loop import Interrupted
 
 X = torch.rand(200, 6, generator=torch.Generator().manual_seed(0)).round()
@@ -51,9 +52,16 @@ def test_validation_does_not_shift_the_noise(tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("step", [1, 3, 5, 8])
-def test_interrupt_and_resume_is_bit_exact(tmp_path, step, monkeypatch):
-    train(tmp_path / "whole")
+AVERAGED = SHORT.model_copy(update={"average": 0.9, "skip": 4.0, "clip": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("step", "training"),
+    [(1, SHORT), (3, SHORT), (5, SHORT), (8, SHORT), (8, AVERAGED)],
+    ids=lambda v: v if type(v) is int else "",
+)
+def test_interrupt_and_resume_is_bit_exact(tmp_path, step, training, monkeypatch):
+    train(tmp_path / "whole", training)
     from narrows.training import loop
 
     seen = 0
@@ -67,9 +75,9 @@ def test_interrupt_and_resume_is_bit_exact(tmp_path, step, monkeypatch):
 
     monkeypatch.setattr(loop._Step, "forward", ring)
     with pytest.raises(Interrupted, match=f"stopped at step {step} .* --resume"):
-        train(tmp_path / "cut")
+        train(tmp_path / "cut", training)
     monkeypatch.undo()
-    run = train(tmp_path / "cut", resume=True)
+    run = train(tmp_path / "cut", training, resume=True)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     assert [m["step"] for m in run.metrics] == [5, 10, 15]
 
@@ -159,6 +167,84 @@ def test_adam_is_torchs_to_the_last_bit():
             (model[0](x[step]).sum() if step % 3 else model(x[step]).square().sum()).backward()
             optimiser.step()
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_a_step_that_is_left_out_changes_nothing():
+    """Neither weights nor means, squares and counts, whatever the gradient holds; the next one is as if it were not."""
+    ours, theirs = (nn.Linear(5, 4, dtype=torch.float64) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(6, 7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pair = ((ours, Adam(ours.parameters(), 0.01), range(6)), (theirs, Adam(theirs.parameters(), 0.01), (0, 1, 3, 5)))
+    for model, optimiser, steps in pair:
+        for step in steps:
+            optimiser.zero_grad()
+            out = step in (2, 4)
+            (model(x[step]).square().sum() * (math.nan if out else 1.0)).backward()
+            optimiser.step(torch.tensor(float(out)))
+    (_, first, _), (_, second, _) = pair
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert all(torch.equal(first.state()[name], value) for name, value in second.state().items())
+
+
+def test_the_average_is_its_formula():
+    """Weights 1, 2, 3, ... against the sum written out; what is set anew begins anew."""
+    p, share = nn.Parameter(torch.zeros(3, dtype=torch.float64)), 0.4
+    average, expected = Average([p], share), 0.0
+    for t in range(1, 9):
+        nn.init.constant_(p, t)
+        average.step(t)
+        kept = min(share, (1 + t) / (10 + t))
+        expected = kept * expected + (1 - kept) * t
+    with average.shown():
+        assert torch.allclose(p, torch.full_like(p, expected), rtol=1e-14)
+    assert p.tolist() == [8.0] * 3
+    average.forget(p, torch.tensor([1]))
+    assert average.values[0][1] == 8.0 != average.values[0][0]
+
+
+def test_the_average_is_judged_and_kept_while_raw_weights_go_on(monkeypatch):
+    """The record of a check and the final weights are those of an average kept by hand beside a run without one."""
+    from narrows.training import loop
+
+    seen: list[list[torch.Tensor]] = []
+    step = loop.Adam.step
+
+    def watched(self: Adam, *arguments: object) -> None:
+        seen[:] = seen or [[p.detach().clone() for p in self.parameters]]
+        step(self, *arguments)
+        seen.append([p.detach().clone() for p in self.parameters])
+
+    monkeypatch.setattr(loop.Adam, "step", watched)
+    train(None)
+    raw = seen[:]
+    seen.clear()
+    run = train(None, SHORT.model_copy(update={"average": 0.8}))
+    assert all(torch.equal(a, b) for x, y in zip(raw, seen, strict=True) for a, b in zip(x, y, strict=True))
+    mean = [t.double() for t in raw[0]]
+    for t, weights in enumerate(raw[1 : run.config["best_step"] + 1], 1):
+        kept = min(0.8, (1 + t) / (10 + t))
+        mean = [kept * m + (1 - kept) * w for m, w in zip(mean, weights, strict=True)]
+    for p, m in zip(run.model.parameters(), mean, strict=True):
+        assert torch.allclose(p.double(), m, atol=1e-6)
+    means, _ = loop._held_out(run.model, run.objective, nr.data.rows(X[160:]), 0)
+    best = next(m for m in run.metrics if m["step"] == run.config["best_step"])
+    assert best["valid"]["loss"] == pytest.approx(float(means[0]))
+
+
+def test_spikes_are_left_out_and_counted(tmp_path):
+    """Rows that make a loss of no number cost their steps only; a limit that lets nothing pass is refused."""
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    x[7, 1] = 1e30
+    model, objective = nr.recipes.vae((3,), latent=2, likelihood=nr.likelihoods.Gaussian)
+    settings = nr.Training(epochs=3, batch=16, check=4, skip=1e4)
+    run = nr.fit(model, objective, x, training=settings, folder=tmp_path / "a", quiet=True)
+    assert [m["skipped"] for m in run.metrics] == [1, 2, 3]
+    assert all(math.isfinite(m["train"]["loss"]) for m in run.metrics)
+    assert all(p.isfinite().all() for p in run.model.parameters())
+    assert "3 of 12 steps (25.0%) were left out: the norm of their gradient was above skip=10000" in run.alarms[-1]
+    settings = nr.Training(epochs=30, batch=16, check=40, skip=1e-3)
+    with pytest.raises(ValueError, match=r"at step 120 the last 120 steps were all left out.*Take a larger one"):
+        nr.fit(*nr.recipes.vae((6,), latent=2), X[:64], training=settings, quiet=True)
 
 
 def test_sums_of_an_interval_are_the_means_of_its_rows():
@@ -272,7 +358,7 @@ def test_fit_works_off_the_main_thread():
     assert runs[0].config["steps"] == 15
 
 
-@pytest.mark.parametrize("settings", [{"decay": "cosine"}, {"clip": 0.1}], ids=str)
+@pytest.mark.parametrize("settings", [{"decay": "cosine"}, {"clip": 0.1}, {"average": 0.9}, {"skip": 4.0}], ids=str)
 def test_settings_change_the_weights(settings):
     a, b = train(None), train(None, training=SHORT.model_copy(update=settings))
     assert math.isfinite(b.metrics[-1]["train"]["loss"])
@@ -292,6 +378,8 @@ def test_compiled_training_is_training():
         ({"epoch": 3}, "no setting 'epoch'; did you mean 'epochs'"),
         ({"lr": -1}, "learning rate.*greater than 0; got -1"),
         ({"epochs": 0}, "epochs is passes over the training rows.*got 0"),
+        ({"average": 1.0}, "average is share kept of the weights' running average.*less than 1; got 1.0"),
+        ({"skip": -1.0}, "skip is norm of the gradient beyond which.*equal to 0; got -1.0"),
         ({"decay": "linear"}, "decay .*'none' or 'cosine'"),
     ],
 )

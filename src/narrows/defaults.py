@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from narrows import recipes
 from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
-from narrows.likelihoods import Bernoulli, Gaussian, NegativeBinomial
+from narrows.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, LogisticMixture, NegativeBinomial
 from narrows.networks import Conv, Mlp
 from narrows.priors import VampPrior
 
@@ -39,9 +39,10 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a recipe for a data set: those given, and for the others what suits the data.
 
     A sparse code gets four units for each value of a row, at most 4,096, a code of choices ten classes for each
-    component; a VampPrior at most one pseudo-input for ten training rows. Images of 32 x 32 and more get convolutions
-    from 16 channels up, everything else a perceptron of 512 hidden units. A recipe whose own network or likelihood is
-    another means just that, whatever the data.
+    component, a code of maps the recipe's own number of channels; a VampPrior at most one pseudo-input for ten training
+    rows. Images of 32 x 32 and more get convolutions from 16 channels up, everything else a perceptron of 512 hidden
+    units. A recipe whose own network or likelihood is another means just that, whatever the data; one with a mixture of
+    logistics takes the data's number of levels.
     """
     standard = {name: p.default for name, p in inspect.signature(getattr(recipes, recipe)).parameters.items()}
     meant = {name: standard[name] for name in ("likelihood", "network") if isinstance(standard[name], partial)}
@@ -53,6 +54,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     if chosen.get("latent") in (None, "auto"):
         chosen["latent"] = min(4 * math.prod(data.shape), WIDEST) if many else latent(data.train)
         chosen["latent"] *= CLASSES if recipes.choices(recipe) else 1
+        if recipes.mapped(recipe):
+            chosen["latent"] = standard["latent"]
     if standard["prior"] is VampPrior and "prior" not in chosen:
         few = min(len(data.train) // 10 + 1, PSEUDO)
         chosen["prior"] = partial(VampPrior, pseudo=few)
@@ -61,6 +64,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
         plain = getattr(data.likelihood, "func", data.likelihood)
         fixed = recipes.deterministic(recipe) and plain not in (Bernoulli, NegativeBinomial)
         chosen["likelihood"] = partial(Gaussian, sigma=1.0) if fixed else data.likelihood
+        if plain is DiscretisedLogistic and standard["likelihood"] is LogisticMixture:
+            chosen["likelihood"] = partial(LogisticMixture, **getattr(data.likelihood, "keywords", {}))
     if data.context:
         chosen.setdefault("context", data.context)
     if recipes.told(recipe) and not chosen.get("context"):

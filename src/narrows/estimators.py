@@ -57,6 +57,7 @@ __all__ = [
     "ConcreteVAE",
     "ConditionalVAE",
     "ContractiveAE",
+    "ConvLadderVAE",
     "DenoisingAE",
     "DropoutAE",
     "FactorVAE",
@@ -522,6 +523,14 @@ class LadderVAE(_Estimator, recipe="ladder"):
 
 class VampPriorVAE(_Estimator, recipe="vampprior", also=("beta", "free_bits")):
     """VAE whose prior mixes the posteriors of learned pseudo-inputs (recipe `vampprior`)."""
+
+
+class ConvLadderVAE(_Estimator, recipe="conv_ladder"):
+    """Ladder of maps: a code at several sizes for images (recipe `conv_ladder`).
+
+    `latent` counts the channels of each rung's map, 4 where it is "auto"; `rungs` is their number, or how many there
+    are of each size, top first.
+    """
 
 
 class ConcreteVAE(_Estimator, recipe="concrete", also=("beta", "free_bits")):

@@ -289,6 +289,16 @@ _WORKS = {
   author={Jang, Eric and Gu, Shixiang and Poole, Ben},
   booktitle={International Conference on Learning Representations}, year={2017}, eprint={1611.01144}
 }""",
+    "conv_ladder": """@inproceedings{child2021very,
+  title={Very Deep {VAE}s Generalize Autoregressive Models and Can Outperform Them on Images},
+  author={Child, Rewon},
+  booktitle={International Conference on Learning Representations}, year={2021}, eprint={2011.10650}
+}""",
+    "ResidualNormal": """@inproceedings{vahdat2020nvae,
+  title={{NVAE}: A Deep Hierarchical Variational Autoencoder},
+  author={Vahdat, Arash and Kautz, Jan},
+  booktitle={Advances in Neural Information Processing Systems}, volume={33}, year={2020}, eprint={2007.03898}
+}""",
     "adam": """@inproceedings{kingma2015adam,
   title={Adam: A Method for Stochastic Optimization},
   author={Kingma, Diederik P. and Ba, Jimmy},
@@ -326,6 +336,7 @@ _ALSO = {
     "VampPrior": ["vampprior"],
     "concrete": ["gumbel", "vae"],
     "Concrete": ["concrete", "gumbel"],
+    "conv_ladder": ["vae", "ladder"],
 }
 
 

@@ -4,7 +4,8 @@ A network is built as `network(inputs, outputs, context)`, with shapes of one ro
 and called as `network(x, context)`. Any module with that call will do in their place.
 """
 
+from narrows.networks.cells import Cell, Cells
 from narrows.networks.dense import Dictionary, Mlp, Norm, Residual, bend, mirrored
 from narrows.networks.images import Conv
 
-__all__ = ["Conv", "Dictionary", "Mlp", "Norm", "Residual", "bend", "mirrored"]
+__all__ = ["Cell", "Cells", "Conv", "Dictionary", "Mlp", "Norm", "Residual", "bend", "mirrored"]

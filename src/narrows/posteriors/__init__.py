@@ -9,6 +9,7 @@ normal gives it for h alone by `given(h)`.
 
 from narrows.posteriors.choices import Concrete
 from narrows.posteriors.densities import Flow, FullGaussian, Gaussian
+from narrows.posteriors.maps import ResidualNormal
 from narrows.posteriors.points import Deterministic, Sparse
 from narrows.posteriors.rungs import BottomUp, Hierarchical, PrecisionWeighted, TopDown
 
@@ -21,6 +22,7 @@ __all__ = [
     "Gaussian",
     "Hierarchical",
     "PrecisionWeighted",
+    "ResidualNormal",
     "Sparse",
     "TopDown",
 ]

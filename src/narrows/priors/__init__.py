@@ -9,6 +9,7 @@ and not over numbers. It may have a `fit(z)` that takes its parameters from code
 
 from narrows.priors.fixed import GaussianMixture, MultivariateGaussian, Pinwheel, StandardNormal, SwissRoll, tempered
 from narrows.priors.learned import Autoregressive, Categorical, ConditionalNormal, Flow, Mixture, VampPrior, one_hot
+from narrows.priors.maps import Maps
 from narrows.priors.rungs import Hierarchy, Rungs
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Flow",
     "GaussianMixture",
     "Hierarchy",
+    "Maps",
     "Mixture",
     "MultivariateGaussian",
     "Pinwheel",

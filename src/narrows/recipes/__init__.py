@@ -10,7 +10,8 @@ Every recipe takes, besides its own arguments,
     prior       p(z) for a number of units: a class of `priors`, or `partial(GaussianMixture, components=10)`; where
                 training does not use it, `fit` fits it to the codes afterwards; None for none
     rungs       of a hierarchy, units of each from the top down, such as (4, 8, 16): they count, and latent does not;
-                where they are not given, a third of latent is the upper of two rungs
+                where they are not given, a third of latent is the upper of two rungs. Of conv_ladder, how many rungs of
+                maps, or how many of each size from the top down; latent counts the channels of each map
     posterior   q(z|x) for a prior, where the code has a density: a class of `posteriors`
     seed        of the initial weights, which are drawn here and not in `fit`; torch's own generator is left as found
 
@@ -21,12 +22,12 @@ import inspect
 from typing import Any
 
 from narrows.objectives import Objective
-from narrows.posteriors import Concrete, Sparse
+from narrows.posteriors import Concrete, ResidualNormal, Sparse
 from narrows.priors import ConditionalNormal
 from narrows.recipes.common import PASSED, Parts
 from narrows.recipes.dictionaries import sparse
 from narrows.recipes.disentangling import annealed_vae, beta_tc_vae, dip_vae, factor_vae, infovae
-from narrows.recipes.hierarchies import hvae, ladder
+from narrows.recipes.hierarchies import conv_ladder, hvae, ladder
 from narrows.recipes.labelled import conditional, semi_supervised, semi_supervised_aae
 from narrows.recipes.matched import aae, swae, wae_mmd
 from narrows.recipes.points import autoencoder, contractive, denoising, dropout, linear, regularised, stacked
@@ -58,6 +59,7 @@ __all__ = [
     "concrete",
     "conditional",
     "contractive",
+    "conv_ladder",
     "defaults",
     "denoising",
     "deterministic",
@@ -71,6 +73,7 @@ __all__ = [
     "labelled",
     "ladder",
     "linear",
+    "mapped",
     "miwae",
     "names",
     "overcomplete",
@@ -123,6 +126,11 @@ def told(recipe: str) -> bool:
     """Whether a recipe tells its model something of every row: it is nothing without context."""
     prior = inspect.signature(globals()[recipe]).parameters["prior"].default
     return getattr(prior, "func", prior) is ConditionalNormal
+
+
+def mapped(recipe: str) -> bool:
+    """Whether a recipe's code is rungs of maps, whose channels latent counts."""
+    return isinstance(_example(recipe)[0].posterior, ResidualNormal)
 
 
 def labelled(recipe: str) -> bool:

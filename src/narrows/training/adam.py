@@ -29,20 +29,21 @@ class Adam:
             p.grad = None
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Moves every parameter that has a gradient."""
+    def step(self, left_out: Tensor | None = None) -> None:
+        """Moves every parameter that has a gradient; none where `left_out`, a number on the device, is 1."""
         every = zip(self.parameters, self.means, self.squares, self.counts, strict=True)
         some = [(p, p.grad, mean, square, count) for p, mean, square, count in every if p.grad is not None]
+        counted = 1 if left_out is None else 1 - left_out
         if len(some) == len(self.parameters):
-            self.steps += 1
+            self.steps += counted
         else:
-            torch._foreach_add_([count for *_, count in some], 1)
+            torch._foreach_add_([count for *_, count in some], counted)
         if not some:
             return
         p, grads, means, squares, counts = map(list, zip(*some, strict=True))
         torch._fused_adam_(
             p, grads, means, squares, [], counts, lr=self.lr, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8,
-            amsgrad=False, maximize=False,
+            amsgrad=False, maximize=False, grad_scale=None, found_inf=left_out,
         )  # fmt: skip
 
     def forget(self, parameter: nn.Parameter, rows: Tensor) -> None:

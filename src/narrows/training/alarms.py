@@ -16,6 +16,7 @@ from narrows.priors import StandardNormal
 
 __all__ = [
     "COLLAPSED",
+    "SKIPPED",
     "after",
     "before",
     "check_discrepancy",
@@ -24,6 +25,8 @@ __all__ = [
     "collapsed",
     "dead",
     "not_finite",
+    "skipped",
+    "skipping",
 ]
 
 
@@ -121,7 +124,8 @@ def before(model: Model, objective: Objective, rows: Rows, size: int) -> list[st
             f"the model to choose; take --set active={max(width // 4, 1)} or less"
         )
     units = int(getattr(model.posterior, "variables", model.latent))  # a choice is one number, whatever its classes
-    if rows.wanted == rows.shape and units >= width and not sparse:
+    maps = hasattr(model.posterior, "place")  # as a rule more units than values, each paid for what it says
+    if rows.wanted == rows.shape and units >= width and not sparse and not maps:
         found.append(
             f"the code has {model.latent} units and a row only {width} values: nothing forces the model to compress; "
             f"take --latent {max(width // 2, 1)} or less"
@@ -266,3 +270,22 @@ def not_finite(step: int, rows: Rows, index: Tensor, kept: int | None) -> Floati
         + (f"The weights of step {kept} are kept. " if kept is not None else "")
         + "Try a lower --lr, --clip 1, or look at that column"
     )
+
+
+def skipping(step: int, count: int, limit: float) -> ValueError:
+    """The error where so many steps in a row were left out, so that nothing can come of going on."""
+    return ValueError(
+        f"at step {step:,} the last {count:,} steps were all left out: the norm of their gradient was above "
+        f"skip={limit:g}, or no number. Take a larger one, such as --set skip={10 * limit:g}, or a lower --lr"
+    )
+
+
+SKIPPED = "were left out: the norm of their gradient was above skip="
+
+
+def skipped(count: int, steps: int, limit: float) -> list[str]:
+    """How many steps were left out for the norm of their gradient, where any was."""
+    if not count:
+        return []
+    text = f"{count:,} of {steps:,} steps ({count / steps:.1%}) {SKIPPED}{limit:g}, or no number"
+    return [text + (f". That is many: take a larger one, such as skip={10 * limit:g}" if count > 0.05 * steps else "")]

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from narrows import draws, store
 from narrows.contract import Batch, Terms
@@ -29,6 +29,7 @@ from narrows.store import Run
 from narrows.tasks import fit_prior
 from narrows.training import alarms, checkpoint
 from narrows.training.adam import Adam
+from narrows.training.average import Average
 from narrows.training.parallel import World, world
 from narrows.training.progress import Progress
 from narrows.training.settings import Training
@@ -70,6 +71,7 @@ class _State:
     best_loss: float = math.inf
     stale: int = 0  # checks since the last gain beyond one standard error
     sums: Tensor = field(default_factory=lambda: torch.empty(0))  # of the terms, the rows, and each rung's rate
+    skipped: Tensor = field(default_factory=lambda: torch.zeros(2))  # steps left out: in all, and the latest in a row
     values: Tensor = field(default_factory=lambda: torch.empty(0))  # (n,) held-out loss at that last gain
     best: dict[str, Tensor] = field(default_factory=dict)  # weights at best_step
 
@@ -157,12 +159,13 @@ def _loop(
     model, objective, folder = run.model, run.objective, run.folder
     (now, tensors), device = restored, next(model.parameters()).device
     parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
-    optimiser = Adam(parameters, training.lr)
+    optimiser, average = Adam(parameters, training.lr), Average(parameters, training.average)
     renewing: list[Any] = [part for part in objective.penalty if hasattr(part, "renew")]
     if tensors:
         model.load_state_dict(store.unprefixed("model", tensors))
         objective.load_state_dict(store.unprefixed("objective", tensors))
         optimiser.load(store.unprefixed("optimiser", tensors))
+        average.load(store.unprefixed("average", tensors))
     run.metrics = store.read_metrics(folder / "metrics.jsonl", now.step) if folder else []
     if folder:
         store.write(folder / "metrics.jsonl", "".join(map(_line, run.metrics)).encode())
@@ -192,7 +195,9 @@ def _loop(
     if not tensors:
         now.sums = torch.zeros(len(NAMES) + 1 + len(getattr(model, "rungs", ())), dtype=torch.float64)
     now.sums = now.sums.to(device, torch.float32 if device.type == "mps" else torch.float64)
+    now.skipped = now.skipped.to(device)
     losses = torch.zeros(every, device=device)  # of the steps since the last check
+    left_out: Tensor | None = None  # 1 where the step at hand is, 0 where it is not; None where no step ever is
     stop = now.step >= max(FEWEST, objective.settled) and now.stale >= training.patience and held is not None
     order = _order(training.seed, now.step // epoch, len(rows), device)
 
@@ -202,8 +207,10 @@ def _loop(
         if folder:
             tensors = store.state_of(model, objective)
             tensors |= {f"optimiser.{name}": t for name, t in optimiser.state().items()}
+            tensors |= {f"average.{name}": t for name, t in average.state().items()}
             tensors |= {f"best.{name}": t for name, t in now.best.items()}
-            checkpoint.save(folder / "checkpoint", {**tensors, "sums": now.sums, "values": now.values}, now.about())
+            tensors |= {name: getattr(now, name) for name in ("sums", "skipped", "values")}
+            checkpoint.save(folder / "checkpoint", tensors, now.about())
 
     with _signals() as asked, Progress(total, quiet or here.rank > 0) as progress, tracing:
         for sentence in run.config["alarms"] if now.step == 0 else []:
@@ -222,15 +229,20 @@ def _loop(
                 terms = differentiate(rows.batch(mine, torch.tensor(step, device=device)), weight)
             if training.decay == "cosine":
                 optimiser.lr = training.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+            if training.skip:
+                norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+                left_out = (~(norm <= training.skip)).float()  # and where it is no number
+                now.skipped = torch.stack([now.skipped[0] + left_out, (now.skipped[1] + 1) * left_out])
             if training.clip:
                 clip_grad_norm_(parameters, training.clip)
-            optimiser.step()
+            optimiser.step(left_out)
+            average.step(step + 1)
             for part in renewing:
                 if (step + 1) % part.every == 0:
-                    _renew(part, model, rows, optimiser, training.seed, step + 1)
-            losses[step % every] = terms.loss
+                    _renew(part, model, rows, (optimiser, average), training.seed, step + 1)
+            losses[step % every] = terms.loss if left_out is None else torch.where(left_out > 0, 0.0, terms.loss)
             if weight:
-                _add(now.sums, terms)
+                _add(now.sums, terms, left_out)
             now.step += 1
             progress.step(now.step)
             # ---- the rest looks, decides and keeps; nothing above waits for the device ----
@@ -241,7 +253,12 @@ def _loop(
             if due or stop or time.monotonic() - saved >= training.save_every:
                 _refuse_nan(now, losses, rows, training, folder)
             if due:
-                record = _check(run, now, training, held, here)
+                if training.skip:
+                    _refuse_skipping(now, training)
+                settled = now.step >= max(FEWEST, objective.settled)
+                with average.shown():
+                    record = _check(run, now, training, held, here)
+                    collapsed = settled and alarms.collapsed(model, held or rows, record["train"]["rate"])
                 speed = (now.step - timed[0]) * size / max(time.monotonic() - timed[1], 1e-9)
                 record |= {"epoch": now.step / epoch, "lr": optimiser.lr}
                 record |= {"seconds": time.monotonic() - started, "rows_per_second": speed}
@@ -251,8 +268,7 @@ def _loop(
                     with open(folder / "metrics.jsonl", "a") as file:
                         file.write(_line(record))
                 progress.show(record, now.best_step == now.step)
-                settled = now.step >= max(FEWEST, objective.settled)
-                if settled and here.agree(alarms.collapsed(model, held or rows, record["train"]["rate"])):
+                if settled and here.agree(collapsed):
                     stop = _collapse(run, now, training, progress) or stop
                 stop = stop or (held is not None and settled and now.stale >= training.patience)
             if due or stop or time.monotonic() - saved >= training.save_every:
@@ -269,19 +285,24 @@ def _loop(
         if asked:
             where = f"; go on with `narrows fit --resume --folder {folder}`" if folder else ""
             raise Interrupted(asked[0], f"stopped at step {now.step:,} of at most {total:,}{where}")
-        best = now.best or store.state_of(model, objective)
+        with average.shown():
+            best = now.best or store.state_of(model, objective)
         model.load_state_dict(store.unprefixed("model", best))
         objective.load_state_dict(store.unprefixed("objective", best))
+        if training.skip:
+            before = [sentence for sentence in run.config["alarms"] if alarms.SKIPPED not in sentence]
+            run.config["alarms"] = before + alarms.skipped(int(now.skipped[0]), now.step, training.skip)
         run.config |= {"steps": now.step, "best_step": now.best_step, "seconds": round(time.monotonic() - started, 1)}
 
 
 @torch.no_grad()
-def _renew(part: Any, model: Model, rows: Rows, optimiser: Adam, seed: int, step: int) -> None:
+def _renew(part: Any, model: Model, rows: Rows, known: tuple[Adam, Average], seed: int, step: int) -> None:
     """Where a penalty sets units of the code anew, at steps of its own: a function of seed and step alone."""
     with draws.seeded(seed, 13, step):
         few = rows.batch(torch.randperm(len(rows))[:8192])
         for parameter, units in part.renew(model, few):
-            optimiser.forget(parameter, units)
+            for each in known:
+                each.forget(parameter, units)
 
 
 def _inner(training: Training, quiet: bool) -> Callable[..., Run]:
@@ -328,15 +349,16 @@ def _order(seed: int, epoch: int, rows: int, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def _add(sums: Tensor, terms: Terms) -> None:
-    """Adds the rows of a step to the sums, in place.
+def _add(sums: Tensor, terms: Terms, left_out: Tensor | None = None) -> None:
+    """Adds the rows of a step to the sums, in place; none of a step that was left out.
 
     Small tensors kept from every step would lie between the large ones that come and go, and the heap would grow by
     megabytes a step.
     """
     vectors = (getattr(terms, name).expand_as(terms.bound) for name in NAMES)
-    total = torch.stack([*vectors, torch.ones_like(terms.bound)]).sum(1, dtype=sums.dtype)
-    sums += total if terms.rungs is None else torch.cat([total, terms.rungs.sum(0, dtype=sums.dtype)])
+    found = torch.stack([*vectors, torch.ones_like(terms.bound)]).sum(1, dtype=sums.dtype)
+    found = found if terms.rungs is None else torch.cat([found, terms.rungs.sum(0, dtype=sums.dtype)])
+    sums += found if left_out is None else torch.where(left_out > 0, 0.0, found)
 
 
 def _refuse_nan(now: _State, losses: Tensor, rows: Rows, training: Training, folder: Path | None) -> None:
@@ -350,6 +372,12 @@ def _refuse_nan(now: _State, losses: Tensor, rows: Rows, training: Training, fol
     epoch, place = divmod(step, -(-len(rows) // size))
     order = _order(training.seed, epoch, len(rows), losses.device)
     raise alarms.not_finite(step, rows, order[place * size : (place + 1) * size], saved[1]["step"] if saved else None)
+
+
+def _refuse_skipping(now: _State, training: Training) -> None:
+    """Raises ValueError where the latest hundred steps were all left out."""
+    if now.skipped[1] >= 100:
+        raise alarms.skipping(now.step, int(now.skipped[1]), training.skip)
 
 
 def _check(run: Run, now: _State, training: Training, held: Rows | None, here: World) -> dict[str, Any]:
@@ -378,6 +406,8 @@ def _check(run: Run, now: _State, training: Training, held: Rows | None, here: W
     record = {"step": now.step, "train": train, "valid": valid, "beta": float(objective.beta(torch.tensor(now.step)))}
     if objective.capacity is not None:
         record["capacity"] = float(objective.capacity(torch.tensor(now.step)))
+    if training.skip:
+        record["skipped"] = int(now.skipped[0])
     return record
 
 

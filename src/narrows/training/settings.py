@@ -30,6 +30,14 @@ class Training(BaseModel):
     lr: float = Field(1e-3, gt=0, description="Adam's learning rate")
     decay: Literal["none", "cosine"] = Field("none", description="of the learning rate, over the steps of the cap")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    skip: float = Field(
+        0.0,
+        ge=0,
+        description="norm of the gradient beyond which, or where it is no number, a step is left out; 0: none",
+    )
+    average: float = Field(
+        0.0, ge=0, lt=1, description="share kept of the weights' running average, which is judged and kept; 0: none"
+    )
     patience: int = Field(10, ge=1, description="checks without a gain beyond one standard error before stopping")
     check: int | None = Field(None, ge=1, description="steps between checks; none: an epoch, at least 100 steps")
     seed: int = Field(0, ge=0, description="of data order and noise; a recipe has its own for the weights")
