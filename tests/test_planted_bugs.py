@@ -215,6 +215,47 @@ BUGS = [
     ("the top's temperature for all", "priors/rungs", "[t for t, units in zip", "[many[0] for t, units in zip"),
     ("a density that does not narrow with its draws", "priors/rungs", "self.width * sigma).sum(-1)", "sigma).sum(-1)"),
     ("free bits of units in a ladder", "objectives", "model.by_rung(each) if isinstance", "each if isinstance"),
+    ("a codeword farthest away", "posteriors/quantised", "v, vectors.T, alpha=-1)", "v, vectors.T, alpha=1)"),
+    (
+        "codewords without their length",
+        "posteriors/quantised",
+        "torch.addmm(vectors.square().sum(1) / 2, ",
+        "torch.addmm(0 * vectors[:, 0], ",
+    ),
+    (
+        "averages of sums without counts",
+        "posteriors/quantised",
+        "self.sums[book] / count, self",
+        "self.sums[book], self",
+    ),
+    (
+        "averages that move in evaluation",
+        "posteriors/quantised",
+        "learning = self.training and draw",
+        "learning = draw",
+    ),
+    ("commitment that moves the codebook alone", "posteriors/quantised", "own - e + slope[:, part]", "own - e"),
+    (
+        "penalties of the mean vector",
+        "posteriors/quantised",
+        "penalty.view(len(h), -1).sum(1)",
+        "penalty.view(len(h), -1).mean(1)",
+    ),
+    (
+        "levels that all see the same",
+        "posteriors/quantised",
+        "left = left - e\n            found",
+        "left = left - 0 * e\n            found",
+    ),
+    (
+        "codewords revived by one vector",
+        "posteriors/quantised",
+        "draws.some(self.codebook, v), ",
+        "draws.some(self.codebook, v)[:1], ",
+    ),
+    ("a rotation without its length", "posteriors/quantised", "_valued(e, scale * turned)", "_valued(e, turned)"),
+    ("levels off by a half", "posteriors/scalars", ".tanh() * half - offset", ".tanh() * half"),
+    ("codewords of another place", "priors/codewords", "log_p[places, index", "log_p[places.flip(0), index"),
     ("a code in use called collapsed", "training/alarms", "return not units.by_variance.any() and", "return True or"),
     ("average of the weights the wrong way round", "training/average", "1 - kept)", "kept)"),
     ("average without its gentle start", "training/average", "min(self.share, (1 + step) / (10 + step))", "self.share"),
@@ -265,6 +306,20 @@ BEYOND = {
 }
 
 # where a module's bugs show: files, or single tests
+QUANTISED = tuple(
+    f"quantised.py::test_{name}"
+    for name in (
+        "draws_of_the_prior_have_its_frequencies",
+        "moving_averages_against_the_written_update",
+        "penalties_are_per_example",
+        "gradients_of_both_penalties",
+        "the_rotation_takes_h_to_its_codeword",
+        "residual_and_product_quantisers",
+        "a_codeword_out_of_use_is_revived_by_the_batch",
+        "finite_scalars_by_enumeration",
+        "the_bound_is_below_the_evidence_by_enumeration",
+    )
+)
 GENERAL = ("exact.py", "likelihoods.py", "divergences.py", "objectives.py")
 TESTS = {
     **dict.fromkeys(("activations", "penalties", "networks"), ("sparse.py",)),
@@ -283,6 +338,7 @@ TESTS = {
         "cells.py::test_a_posterior_that_says_nothing_is_its_prior",
         "cells.py::test_a_code_is_scored_alike_on_the_way_and_afterwards",
     ),
+    **dict.fromkeys(("posteriors/quantised", "posteriors/scalars", "priors/codewords"), QUANTISED),
     **{module: tuple(f"beyond.py::{name}" for name in names) for module, names in BEYOND.items()},
     **{module: tuple(f"ladder.py::{name}" for name in names) for module, names in RUNGS.items()},
 }

@@ -44,12 +44,14 @@ __all__ = [
     "AE",
     "CIWAE",
     "DIPVAE",
+    "FSQ",
     "HVAE",
     "IWAE",
     "MIWAE",
     "PIWAE",
     "SWAE",
     "VAE",
+    "VQVAE",
     "WAE",
     "AnnealedVAE",
     "BetaTCVAE",
@@ -531,6 +533,21 @@ class ConvLadderVAE(_Estimator, recipe="conv_ladder"):
     `latent` counts the channels of each rung's map, 4 where it is "auto"; `rungs` is their number, or how many there
     are of each size, top first.
     """
+
+
+class VQVAE(_Estimator, recipe="vqvae"):
+    """VQ-VAE: a code of codewords from a learned codebook; `transform` gives their vectors (recipe `vqvae`).
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> vae = VQVAE(latent=2, grid=(3,), codebook=16, training=Training(epochs=2)).fit(X)
+        >>> len(np.unique(vae.transform(X).reshape(100, 2, 3).transpose(0, 2, 1).reshape(-1, 2), axis=0)) <= 16
+        True
+    """
+
+
+class FSQ(_Estimator, recipe="fsq"):
+    """Finite scalar quantisation: a code of units rounded to a few values (recipe `fsq`)."""
 
 
 class ConcreteVAE(_Estimator, recipe="concrete", also=("beta", "free_bits")):

@@ -8,11 +8,12 @@ Every recipe takes, besides its own arguments,
     network     from one shape to another: `Mlp`, `partial(Mlp, hidden=(512, 512))`, `Conv`
     context     features that both sides are told, 0 for none
     prior       p(z) for a number of units: a class of `priors`, or `partial(GaussianMixture, components=10)`; where
-                training does not use it, `fit` fits it to the codes afterwards; None for none
+                training does not use it, `fit` fits it to the codes afterwards; None for none.
+                A code of codewords takes a prior over codewords, such as `Codewords`
+    posterior   q(z|x) for a prior, where the code has a density: a class of `posteriors`, or a `partial` of one
     rungs       of a hierarchy, units of each from the top down, such as (4, 8, 16): they count, and latent does not;
                 where they are not given, a third of latent is the upper of two rungs. Of conv_ladder, how many rungs of
                 maps, or how many of each size from the top down; latent counts the channels of each map
-    posterior   q(z|x) for a prior, where the code has a density: a class of `posteriors`
     seed        of the initial weights, which are drawn here and not in `fit`; torch's own generator is left as found
 
 and hands the rest on to `Objective`. A model built here carries its description in `model.spec`.
@@ -22,8 +23,9 @@ import inspect
 from typing import Any
 
 from narrows.objectives import Objective
-from narrows.posteriors import Concrete, ResidualNormal, Sparse
+from narrows.posteriors import Concrete, Discrete, ResidualNormal, Sparse
 from narrows.priors import ConditionalNormal
+from narrows.recipes.codewords import fsq, vqvae
 from narrows.recipes.common import PASSED, Parts
 from narrows.recipes.dictionaries import sparse
 from narrows.recipes.disentangling import annealed_vae, beta_tc_vae, dip_vae, factor_vae, infovae
@@ -56,6 +58,7 @@ __all__ = [
     "build",
     "choices",
     "ciwae",
+    "coded",
     "concrete",
     "conditional",
     "contractive",
@@ -67,6 +70,7 @@ __all__ = [
     "dropout",
     "factor_vae",
     "flow_vae",
+    "fsq",
     "hvae",
     "infovae",
     "iwae",
@@ -88,6 +92,7 @@ __all__ = [
     "told",
     "vae",
     "vampprior",
+    "vqvae",
     "wae_mmd",
 ]
 
@@ -115,6 +120,11 @@ def overcomplete(recipe: str) -> bool:
 def choices(recipe: str) -> bool:
     """Whether a recipe's code is choices among classes, each of which takes as many units."""
     return isinstance(_example(recipe)[0].posterior, Concrete)
+
+
+def coded(recipe: str) -> bool:
+    """Whether a recipe's code is codewords in a grid."""
+    return isinstance(_example(recipe)[0].posterior, Discrete)
 
 
 def deterministic(recipe: str) -> bool:
