@@ -7,6 +7,7 @@ and not over numbers. It may have a `fit(z)` that takes its parameters from code
 `attach(model)`, which a model calls that is built with it, where it is made of more than numbers of its own.
 """
 
+from narrows.priors.codes import PixelCNN, Transformer
 from narrows.priors.fixed import GaussianMixture, MultivariateGaussian, Pinwheel, StandardNormal, SwissRoll, tempered
 from narrows.priors.learned import Autoregressive, Categorical, ConditionalNormal, Flow, Mixture, VampPrior, one_hot
 
@@ -19,8 +20,10 @@ __all__ = [
     "Mixture",
     "MultivariateGaussian",
     "Pinwheel",
+    "PixelCNN",
     "StandardNormal",
     "SwissRoll",
+    "Transformer",
     "VampPrior",
     "one_hot",
     "tempered",
