@@ -73,7 +73,9 @@ def test_each_term_reads_all_that_stands_before_it_and_nothing_else() -> None:
         slots = code.numel()
         changed = code.flatten().repeat(slots, 1)
         changed[range(slots), range(slots)] = (code.flatten() + 1) % 3  # row j: slot j is another
-        logits = prior.network(torch.cat([code.view(1, -1), changed]).view(-1, *grid), None).reshape(slots + 1, slots, -1)
+        logits = prior.network(torch.cat([code.view(1, -1), changed]).view(-1, *grid), None).reshape(
+            slots + 1, slots, -1
+        )
         moved = (logits[1:] != logits[0]).any(-1)  # (changed, slot)
         assert torch.equal(moved, torch.ones(slots, slots, dtype=torch.bool).triu(1)), (kind, grid)
 

@@ -11,15 +11,17 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["common", "dropout", "gumbel", "mix", "normal", "part", "reseed", "seeded", "uniform"]
+__all__ = ["common", "dropout", "gumbel", "mix", "normal", "part", "reseed", "seeded", "some", "summed", "uniform"]
 
 
 class _Part(NamedTuple):
     start: int
     rows: int
     total: int
+    counted: bool
 
 
 _part: _Part | None = None  # of this process, which trains one model at a time
@@ -66,10 +68,13 @@ def seeded(seed: int, *path: int) -> Iterator[None]:
 
 
 @contextmanager
-def part(start: int, rows: int, total: int) -> Iterator[None]:
-    """The rows at hand are rows `start, start + 1, ...` of a batch of `total` shared among processes."""
+def part(start: int, rows: int, total: int, counted: bool = True) -> Iterator[None]:
+    """The rows at hand are rows `start, start + 1, ...` of a batch of `total` shared among processes.
+
+    Not `counted`: they are another process's, read here because each must take part.
+    """
     global _part
-    _part = _Part(start, rows, total)
+    _part = _Part(start, rows, total, counted)
     try:
         yield
     finally:
@@ -105,6 +110,32 @@ def gumbel(samples: int, like: Tensor) -> Tensor:
 def dropout(x: Tensor, share: float) -> Tensor:
     """Rows (B, ...) with a share of their values set to 0 and the others scaled up, so that the mean stays."""
     return torch.where(uniform(1, x)[0] < share, 0.0, x / (1 - share))
+
+
+def summed(t: Tensor) -> Tensor:
+    """The sum of what the processes that share a batch found in their rows, in place."""
+    if _part is not None:
+        if not _part.counted:
+            t.zero_()
+        dist.all_reduce(t)
+    return t
+
+
+def some(count: int, v: Tensor) -> Tensor:
+    """`count` of the vectors (n, d) that the batch holds, one from each of as many stretches; alike in all processes.
+
+    All rows of the batch have as many vectors, and those of a row lie together.
+    """
+    start, n = 0, len(v)
+    if _part is not None:
+        each = len(v) // _part.rows
+        start, n = _part.start * each, _part.total * each
+    u = torch.rand(count, dtype=v.dtype, device=v.device)
+    place = ((torch.arange(count, device=v.device) + u) * (n / count)).long().clamp_max(n - 1) - start
+    if _part is None:
+        return v[place]
+    here = (place >= 0) & (place < len(v))
+    return summed(torch.where(here[:, None], v[place.clamp(0, len(v) - 1)], 0))
 
 
 def _draw(sampler: Callable[..., Tensor], samples: int, like: Tensor) -> Tensor:

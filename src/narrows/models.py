@@ -45,6 +45,8 @@ class Model(nn.Module, ABC):
         self.corruption, self.context = corruption, context
         self.start: Callable[..., bool] | None = None
         self.spec: dict[str, Any] | None = None
+        if hasattr(posterior, "start"):  # a codebook that begins as the encoder's own vectors
+            self.start = posterior.start  # type: ignore[assignment]
         if hasattr(posterior.prior, "attach"):  # made of what this model says of rows
             posterior.prior.attach(self)  # type: ignore[operator, union-attr]
 
@@ -124,7 +126,8 @@ class Model(nn.Module, ABC):
                 "fit_prior(model, data) first, or train recipe vae, or decode codes of your own with model.decode(z)"
             )
         p = self.prior(context) if temperature == 1 else tempered(self.prior(context), temperature)
-        return p.expand((n,)).sample() if p.batch_shape else p.sample((n,))
+        z = p.expand((n,)).sample() if p.batch_shape else p.sample((n,))
+        return self.posterior.embed(z) if hasattr(self.posterior, "embed") else z  # type: ignore[operator]
 
 
 class Autoencoder(Model):

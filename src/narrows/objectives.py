@@ -280,6 +280,8 @@ class Objective(nn.Module):
                 "free_bits and capacity say how much rate is free, and with beta = 0 all of it is: they would change "
                 "nothing. Use beta > 0, or leave them out"
             )
+        if getattr(model.posterior, "certain", False):
+            self._check_certain(sampled)
         self._check_free_bits(model)
         plain = self.bound is elbo and self.rate == "closed" and self.gradient is self.discrepancy is None
         if isinstance(model.posterior, LabelledGaussian) and not plain:
@@ -287,6 +289,21 @@ class Objective(nn.Module):
                 "a code with a label is summed over its classes, which takes the ELBO with the closed rate, its plain "
                 "gradient and no discrepancy: leave bound, rate, gradient and discrepancy at their standard values "
                 "(recipe semi_supervised)"
+            )
+
+    def _check_certain(self, sampled: bool) -> None:
+        """Raises where draws of a code that is one point are weighed, or its rate shaped."""
+        if sampled:
+            raise TypeError(
+                "q(z|x) of codewords is one code: its draws are all the same, and a bound or a gradient that weighs "
+                f"them has nothing to weigh. Wrong: {_name(self.bound)} with rate={self.rate!r} and "
+                f"gradient={type(self.gradient).__name__}; right: elbo with the closed rate and no gradient of its own "
+                "(recipes vqvae, fsq)"
+            )
+        if self.free_bits or self.capacity:
+            raise ValueError(
+                "a codeword costs -log p(index) whatever the encoder does: there is no rate that could be made free. "
+                "Leave free_bits and capacity out, and take a smaller codebook or grid for a smaller rate"
             )
 
     def _check_free_bits(self, model: Model) -> None:

@@ -5,15 +5,19 @@ says in `density` whether that distribution can score a code (else it can only b
 discrepancy needs), in `closed` whether the KL from a normal has a closed form, in `discrete` whether it is over classes
 and not over numbers. It may have a `fit(z)` that takes its parameters from codes (n, latent): see `fit_prior`; and an
 `attach(model)`, which a model calls that is built with it, where it is made of more than numbers of its own.
+
+A prior over codewords is built as `prior(grid, codebook)` and its event is the grid of their numbers: see `Codewords`.
 """
 
 from narrows.priors.codes import PixelCNN, Transformer
+from narrows.priors.codewords import Codewords
 from narrows.priors.fixed import GaussianMixture, MultivariateGaussian, Pinwheel, StandardNormal, SwissRoll, tempered
 from narrows.priors.learned import Autoregressive, Categorical, ConditionalNormal, Flow, Mixture, VampPrior, one_hot
 
 __all__ = [
     "Autoregressive",
     "Categorical",
+    "Codewords",
     "ConditionalNormal",
     "Flow",
     "GaussianMixture",

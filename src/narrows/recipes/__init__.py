@@ -9,6 +9,7 @@ Every recipe takes, besides its own arguments,
     context     features that both sides are told, 0 for none
     prior       p(z) for a number of units: a class of `priors`, or `partial(GaussianMixture, components=10)`; where
                 training does not use it, `fit` fits it to the codes afterwards; None for none
+                A code of codewords takes a prior over codewords, such as `Codewords`
     posterior   q(z|x) for a prior, where the code has a density: a class of `posteriors`
     seed        of the initial weights, which are drawn here and not in `fit`; torch's own generator is left as found
 
@@ -19,8 +20,9 @@ import inspect
 from typing import Any
 
 from narrows.objectives import Objective
-from narrows.posteriors import Concrete, Sparse
+from narrows.posteriors import Concrete, Discrete, Sparse
 from narrows.priors import ConditionalNormal
+from narrows.recipes.codewords import fsq, vqvae
 from narrows.recipes.common import PASSED, Parts
 from narrows.recipes.dictionaries import sparse
 from narrows.recipes.disentangling import annealed_vae, beta_tc_vae, dip_vae, factor_vae, infovae
@@ -52,6 +54,7 @@ __all__ = [
     "build",
     "choices",
     "ciwae",
+    "coded",
     "concrete",
     "conditional",
     "contractive",
@@ -62,6 +65,7 @@ __all__ = [
     "dropout",
     "factor_vae",
     "flow_vae",
+    "fsq",
     "infovae",
     "iwae",
     "labelled",
@@ -80,6 +84,7 @@ __all__ = [
     "told",
     "vae",
     "vampprior",
+    "vqvae",
     "wae_mmd",
 ]
 
@@ -107,6 +112,11 @@ def overcomplete(recipe: str) -> bool:
 def choices(recipe: str) -> bool:
     """Whether a recipe's code is choices among classes, each of which takes as many units."""
     return isinstance(_example(recipe)[0].posterior, Concrete)
+
+
+def coded(recipe: str) -> bool:
+    """Whether a recipe's code is codewords in a grid."""
+    return isinstance(_example(recipe)[0].posterior, Discrete)
 
 
 def deterministic(recipe: str) -> bool:

@@ -71,8 +71,21 @@ class Common:
         """The prior; one that reads context is built for as many features as the model is told."""
         if self.prior is None:
             raise ValueError("this recipe compares codes with a prior: give one, such as prior=StandardNormal")
-        told = "context" in inspect.signature(self.prior).parameters
-        return self.prior(self.latent, context=self.context) if told else self.prior(self.latent)
+        return self._prior(self.latent)
+
+    def codewords(self, grid: Shape, codebook: int) -> nn.Module:
+        """The prior over codewords in a grid."""
+        return self._prior(grid, codebook)
+
+    def _prior(self, *sizes: Any) -> nn.Module:
+        asks = inspect.signature(self.prior).parameters  # type: ignore[arg-type]
+        if ("codebook" in asks) != (len(sizes) > 1):
+            name = getattr(getattr(self.prior, "func", self.prior), "__name__", self.prior)
+            raise TypeError(
+                f"{name} cannot be the prior here: codes of codewords (recipes vqvae, fsq) take a prior over them, "
+                "such as Codewords, all others a prior over units, such as StandardNormal"
+            )
+        return self.prior(*sizes, **({"context": self.context} if "context" in asks else {}))  # type: ignore[misc]
 
     def model(
         self,
@@ -82,8 +95,10 @@ class Common:
     ) -> Model:
         """Encoder, posterior, decoder (the network `back` where there is one of its own) and likelihood joined."""
         p = self.likelihood(self.shape)
-        encoder = self.network(self.shape, (int(posterior.features),), self.context)  # type: ignore[arg-type]
-        decoder = (back or self.network)((self.latent,), p.wants, self.context)
+        said: Any = posterior.features  # a number, or the shape of a map that is read as one
+        inner, said = (said, said) if isinstance(said, tuple) else ((self.latent,), (int(said),))
+        encoder = self.network(self.shape, said, self.context)
+        decoder = (back or self.network)(inner, p.wants, self.context)
         return Autoencoder(encoder, posterior, decoder, p, corruption, self.context)
 
 

@@ -215,7 +215,7 @@ def _loop(
             index = order[step % epoch * size : (step % epoch + 1) * size]
             mine, place, weight = here.share(index)
             draws.reseed(training.seed, step)
-            with nullcontext() if here.size == 1 else draws.part(place, len(mine), len(index)):
+            with nullcontext() if here.size == 1 else draws.part(place, len(mine), len(index), weight > 0):
                 optimiser.zero_grad()
                 terms = differentiate(rows.batch(mine, torch.tensor(step, device=device)), weight)
             if training.decay == "cosine":
