@@ -3,7 +3,6 @@
 import copy
 import itertools
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -76,7 +75,7 @@ def test_each_term_reads_all_that_stands_before_it_and_nothing_else() -> None:
         logits = prior.network(torch.cat([code.view(1, -1), changed]).view(-1, *grid), None).reshape(
             slots + 1, slots, -1
         )
-        moved = (logits[1:] != logits[0]).any(-1)  # (changed, slot)
+        moved = (logits[1:] - logits[0]).abs().amax(-1) > 1e-9  # (changed, slot); rounding differs by row
         assert torch.equal(moved, torch.ones(slots, slots, dtype=torch.bool).triu(1)), (kind, grid)
 
 
@@ -129,22 +128,22 @@ def markov(n: int, grid: tuple[int, ...], told: Tensor | None = None) -> tuple[T
 
 @pytest.mark.parametrize(
     ("kind", "grid", "context"),
-    [(PixelCNN, (2, 3), 0), (Transformer, (6,), 0), (PixelCNN, (2, 3), 1), (Transformer, (6,), 1)],
-    ids=["PixelCNN", "Transformer", "PixelCNN told", "Transformer told"],
+    [(PixelCNN, (2, 3), 1), (Transformer, (6,), 0)],
+    ids=["PixelCNN told", "Transformer"],
 )
 def test_a_fit_finds_a_markov_chain(kind, grid: tuple[int, ...], context: int) -> None:
     """The mean surprise of 4,000 fresh codes within 0.06 nats of the entropy, 5.4 to 6 nats (uniform: 6.59)."""
     torch.manual_seed(0)
     told = torch.arange(8_000)[:, None] % 2.0 if context else None
     index, entropy = markov(8_000, grid, told)
-    prior = kind(grid, 3, context=context, width=16, layers=2, steps=400)
+    prior = kind(grid, 3, context=context, width=16, layers=2, steps=200)
     before = copy.deepcopy(prior.state_dict())
     assert float(prior(told).log_prob(index).mean()) == pytest.approx(-math.prod(grid) * math.log(3), rel=1e-5)
     prior.fit(index[:4_000], None if told is None else told[:4_000])
     fresh = -float(prior(None if told is None else told[4_000:]).log_prob(index[4_000:]).mean())
     assert fresh == pytest.approx(entropy, abs=0.06)
     assert not any(weight.requires_grad for weight in prior.parameters())
-    again = kind(grid, 3, context=context, width=16, layers=2, steps=400)
+    again = kind(grid, 3, context=context, width=16, layers=2, steps=200)
     again.load_state_dict(prior.state_dict())
     assert torch.equal(again(told).log_prob(index), prior(told).log_prob(index))
     prior.load_state_dict(before)

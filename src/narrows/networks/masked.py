@@ -115,8 +115,7 @@ class GatedConvolutions(nn.Module):
             v, h = layer(v, h, context)
         x = h.permute(0, 2, 3, 1).unsqueeze(-2) + self.place  # (S, H, W, G, width)
         if self.level is not None:
-            said = self.level(index)
-            x = x + said.cumsum(-2) - said  # the levels before
+            x = x + pad(self.level(index[..., :-1]).cumsum(-2), (0, 0, 1, 0))  # the levels before
         return self.heads(relu(self.mix(relu(x)))).reshape(-1, *self.grid, self.heads.bias.shape[1])
 
     def walk(self, index: Tensor, context: Tensor | None) -> Iterator[Tensor]:

@@ -5,7 +5,7 @@ from itertools import repeat
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from narrows.networks.masked import CausalTransformer, GatedConvolutions
@@ -174,7 +174,7 @@ class PixelCNN(_Learned):
         context: int = 0,
         width: int = 64,
         layers: int = 5,
-        steps: int = 2_000,
+        steps: int = 1_000,
     ) -> None:
         super().__init__(grid, codebook, context, {"width": width, "layers": layers}, steps)
         self.width, self.layers = width, layers
@@ -215,7 +215,7 @@ class Transformer(_Learned):
         width: int = 64,
         layers: int = 4,
         heads: int = 4,
-        steps: int = 2_000,
+        steps: int = 1_000,
     ) -> None:
         super().__init__(grid, codebook, context, {"width": width, "layers": layers, "heads": heads}, steps)
         if width % heads:

@@ -70,8 +70,9 @@ class OverCodewords(nn.Module):
                 f"the model's codes are {theirs[0]} with a codebook of {theirs[1]}; this {type(self).__name__} is for "
                 f"{self.grid} with {self.codebook}. Build it as {type(self).__name__}{theirs}"
             )
-        off = (self._told_by(posterior) - self.known).abs().max()
-        if self.known.any() and not off <= 1e-3 * self.known.abs().max():
+        if self.known.any() and not torch.allclose(
+            self._told_by(posterior), self.known, 0, 1e-3 * float(self.known.abs().max())
+        ):
             raise ValueError(
                 f"this {type(self).__name__} was fitted to the codes of another codebook, and says nothing of this "
                 "model's: give it the model it was fitted to, or fit it anew, fit_prior(model, data)"
