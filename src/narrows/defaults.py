@@ -13,13 +13,14 @@ from narrows import recipes
 from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
 from narrows.likelihoods import Bernoulli, Gaussian, NegativeBinomial
-from narrows.networks import Conv, Mlp
+from narrows.networks import Conv, Grid, Mlp
 from narrows.priors import VampPrior
 
 __all__ = ["arguments", "bound", "counted", "latent", "operations"]
 
 WIDEST = 4096  # units of a sparse code where nobody says how many
 CLASSES = 10  # of each choice
+CODEBOOK = 512  # codewords (van den Oord et al. 2017, section 4)
 PSEUDO = 500  # pseudo-inputs of a VampPrior (Tomczak & Welling 2018, section 4)
 BOUND = 5e11  # floating-point operations of a first look at the likelihood: a quarter of a minute on two cores
 
@@ -40,14 +41,18 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
 
     A sparse code gets four units for each value of a row, at most 4,096, a code of choices ten classes for each
     component; a VampPrior at most one pseudo-input for ten training rows. Images of 32 x 32 and more get convolutions
-    from 16 channels up, everything else a perceptron of 512 hidden units. A recipe whose own network or likelihood is
-    another means just that, whatever the data.
+    from 16 channels up, everything else a perceptron of 512 hidden units. Codewords stand in a grid of a quarter of the
+    sides of an image (half of them below 16 pixels), between convolutions, or one for each component of a row that is
+    none, at most 16; a codebook has 512, or fewer where there are not sixteen vectors for each. A recipe whose own
+    network or likelihood is another means just that, whatever the data.
     """
     standard = {name: p.default for name, p in inspect.signature(getattr(recipes, recipe)).parameters.items()}
     meant = {name: standard[name] for name in ("likelihood", "network") if isinstance(standard[name], partial)}
     chosen = meant | given
     chosen["shape"] = data.shape
     many = recipes.overcomplete(recipe)
+    if recipes.coded(recipe):
+        chosen = _coded(data, standard, chosen)
     if chosen.get("latent") in (None, "auto"):
         chosen["latent"] = min(4 * math.prod(data.shape), WIDEST) if many else latent(data.train)
         chosen["latent"] *= CLASSES if recipes.choices(recipe) else 1
@@ -77,6 +82,23 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     if "network" not in chosen:
         large = data.image and min(data.shape[-2:]) >= 32 and standard["network"] is Mlp and "hidden" not in chosen
         chosen["network"] = partial(Conv, width=16) if large else standard["network"]
+    return chosen
+
+
+def _coded(data: Data, standard: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What a code of codewords gets where nothing is said: its grid, its codebook, and convolutions for images."""
+    chosen = dict(given)
+    if chosen.get("grid") is None:
+        by = 4 if min(data.shape[-2:]) >= 16 else 2
+        grid = tuple(-(-side // by) for side in data.shape[-2:])  # Grid refuses what is not divisible
+        chosen["grid"] = grid if data.image else (min(16, latent(data.train)),)
+    if data.image and len(chosen["grid"]) == 2:
+        chosen.setdefault("network", partial(Grid, width=32))
+    if chosen.get("latent") in (None, "auto"):
+        chosen["latent"] = standard["latent"] if data.image else min(16, standard["latent"])
+    if "codebook" in standard and chosen.get("codebook") is None:
+        vectors = len(data.train) * math.prod(chosen["grid"])
+        chosen["codebook"] = max(2, min(CODEBOOK, 1 << int(math.log2(max(vectors // 16, 2)))))
     return chosen
 
 

@@ -43,11 +43,13 @@ __all__ = [
     "AE",
     "CIWAE",
     "DIPVAE",
+    "FSQ",
     "IWAE",
     "MIWAE",
     "PIWAE",
     "SWAE",
     "VAE",
+    "VQVAE",
     "WAE",
     "AnnealedVAE",
     "BetaTCVAE",
@@ -499,6 +501,21 @@ class FlowVAE(_Estimator, recipe="flow_vae", also=("beta", "free_bits")):
 
 class VampPriorVAE(_Estimator, recipe="vampprior", also=("beta", "free_bits")):
     """VAE whose prior mixes the posteriors of learned pseudo-inputs (recipe `vampprior`)."""
+
+
+class VQVAE(_Estimator, recipe="vqvae"):
+    """VQ-VAE: a code of codewords from a learned codebook; `transform` gives their vectors (recipe `vqvae`).
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> vae = VQVAE(latent=2, grid=(3,), codebook=16, training=Training(epochs=2)).fit(X)
+        >>> len(np.unique(vae.transform(X).reshape(100, 2, 3).transpose(0, 2, 1).reshape(-1, 2), axis=0)) <= 16
+        True
+    """
+
+
+class FSQ(_Estimator, recipe="fsq"):
+    """Finite scalar quantisation: a code of units rounded to a few values (recipe `fsq`)."""
 
 
 class ConcreteVAE(_Estimator, recipe="concrete", also=("beta", "free_bits")):

@@ -13,7 +13,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curves", "firing", "gaps", "grid", "inline", "paired", "png", "profiles", "rates", "scatter", "shown"]
+__all__ = [
+    "curves",
+    "firing",
+    "gaps",
+    "grid",
+    "inline",
+    "paired",
+    "png",
+    "profiles",
+    "rates",
+    "scatter",
+    "shown",
+    "usage",
+]
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -61,6 +74,21 @@ def rates(variance: Tensor, rate: Tensor | None) -> "Figure":
     ax.set_xticks(range(len(values)), [str(i) for i in order] if len(values) <= 40 else ["" for _ in order])
     ax.set_title("rate per unit, nats" if rate is not None else "variance of each unit of the code", fontsize=10)
     ax.set_xlabel("unit of the code (grey: inactive)", fontsize=9)
+    return figure
+
+
+def usage(counts: Tensor, perplexity: float) -> "Figure":
+    """How often each codeword of each book is chosen, (books, K) counts, most frequent first, beside equal use."""
+    figure, (ax,) = _figure(width=6.2)
+    shares = (counts / counts.sum(1, keepdim=True)).sort(1, descending=True).values
+    for number, share in enumerate(shares):
+        name = f"book {number + 1}" if len(shares) > 1 else "codewords"
+        ax.plot(range(1, len(share) + 1), share.numpy(), lw=1.4, label=name, color=BLUE if len(shares) == 1 else None)
+    ax.axhline(1 / counts.shape[1], color=GREY, lw=0.9, ls="--", label="equal use")
+    ax.set_ylim(bottom=0)
+    ax.set_title(f"share of the choices (perplexity {perplexity:.4g} of {counts.shape[1]:,})", fontsize=10)
+    ax.set_xlabel("codewords, by how often they are chosen", fontsize=9)
+    ax.legend(fontsize=8, frameon=False)
     return figure
 
 

@@ -8,7 +8,8 @@ from torch.nn.functional import one_hot
 
 from narrows import draws, pictures
 from narrows.data import Data, Rows
-from narrows.evaluate import active_units, codes, inputs, reconstruct
+from narrows.evaluate import active_units, codes, inputs, reconstruct, usage
+from narrows.posteriors import Discrete
 from narrows.store import Run
 from narrows.tasks import project
 
@@ -83,9 +84,12 @@ class Plot:
         return pictures.curves(self.run.metrics, self.run.config["best_step"])
 
     def rates(self) -> "Figure":
-        """Rate of each unit of the code on training rows, or its variance where the code has no density."""
+        """Rate of each unit of the code on training rows, its variance where it has none; of codewords their use."""
         train = self.run.data.train
-        units = active_units(self.run.model, train.take(torch.arange(min(len(train), 10_000))))
+        train = train.take(torch.arange(min(len(train), 10_000)))
+        if isinstance(self.run.model.posterior, Discrete):
+            return pictures.usage(*usage(self.run.model, train)[:2])
+        units = active_units(self.run.model, train)
         return pictures.rates(units.variance, units.rate)
 
     def latent(self, method: str = "auto") -> "Figure":

@@ -273,6 +273,22 @@ _WORKS = {
   author={Jang, Eric and Gu, Shixiang and Poole, Ben},
   booktitle={International Conference on Learning Representations}, year={2017}, eprint={1611.01144}
 }""",
+    "vqvae": """@inproceedings{vandenoord2017neural,
+  title={Neural Discrete Representation Learning},
+  author={van den Oord, Aaron and Vinyals, Oriol and Kavukcuoglu, Koray},
+  booktitle={Advances in Neural Information Processing Systems}, year={2017}, eprint={1711.00937}
+}""",
+    "fsq": """@inproceedings{mentzer2024finite,
+  title={Finite Scalar Quantization: {VQ-VAE} Made Simple},
+  author={Mentzer, Fabian and Minnen, David and Agustsson, Eirikur and Tschannen, Michael},
+  booktitle={International Conference on Learning Representations}, year={2024}, eprint={2309.15505}
+}""",
+    "rotation": """@inproceedings{fifty2025restructuring,
+  title={Restructuring Vector Quantization with the Rotation Trick},
+  author={Fifty, Christopher and Junkins, Ronald G. and Duan, Dennis and Iyengar, Aniketh and Liu, Jerry W. and Amid,
+    Ehsan and Thrun, Sebastian and R{\'e}, Christopher},
+  booktitle={International Conference on Learning Representations}, year={2025}, eprint={2410.06424}
+}""",
     "adam": """@inproceedings{kingma2015adam,
   title={Adam: A Method for Stochastic Optimization},
   author={Kingma, Diederik P. and Ba, Jimmy},

@@ -13,7 +13,7 @@ from narrows.data import Data
 from narrows.defaults import arguments
 from narrows.evaluate import features
 from narrows.plots import Pairs, judged, reconstructions, samples
-from narrows.posteriors import Sparse
+from narrows.posteriors import Discrete, Sparse
 from narrows.spec import describe
 from narrows.store import Run
 from narrows.tasks import traverse
@@ -40,7 +40,9 @@ def command(run: Run) -> str:
         return "# trained from Python on data or networks that no command line can name: repeat the call of fit"
     words = ["narrows fit", shlex.quote(data["source"]), "--recipe", spec["recipe"]]
     usual = {n: describe(n, v) for n, v in arguments(run.data, spec["recipe"], {"latent": 1}).items()}
-    usual |= recipes.defaults(spec["recipe"]) | {n: usual[n] for n in ("likelihood", "network")}
+    usual |= recipes.defaults(spec["recipe"]) | {
+        n: usual[n] for n in ("likelihood", "network", "grid", "codebook") if n in usual
+    }
     for name, value in spec["arguments"].items():
         if name == "latent" or (name != "shape" and (name not in usual or usual[name] != value)):
             words += (
@@ -72,9 +74,7 @@ def page(run: Run) -> str:
         _training(run),
         _reconstructions(run),
         _samples(run),
-        "<h2>What each unit of the code is used for</h2>"
-        + pictures.inline(run.plot.rates(), "rate per unit")
-        + f'<p class="note">{_active(evaluation["active_units"])}</p>',
+        _units(run),
         _features(run),
         _latent(run),
         f"<h2>Again</h2><pre>{escape(command(run))}</pre>"
@@ -182,6 +182,20 @@ def _training(run: Run) -> str:
     return "<h2>Training</h2>" + pictures.inline(run.plot.curves(), "the terms of the loss over the steps")
 
 
+def _units(run: Run) -> str:
+    evaluation = run.evaluation or {}
+    found = evaluation.get("codewords")
+    if found is None:
+        title, note = "What each unit of the code is used for", _active(evaluation["active_units"])
+    else:
+        title = "How often each codeword is used"
+        note = (
+            f"{found['used']:.0%} of {found['codebook']:,} codewords used by {found['rows']:,} training rows with "
+            f"{found['choices']:,} choices each."
+        )
+    return f"<h2>{title}</h2>{pictures.inline(run.plot.rates(), title)}<p class='note'>{note}</p>"
+
+
 def _active(units: dict[str, Any]) -> str:
     rate = "" if units["by_rate"] is None else f", {units['by_rate']} by rate above 0.01 nats"
     return f"{units['by_variance']} of {units['total']} units active by variance of the mean above 0.01{rate}."
@@ -248,6 +262,10 @@ def _features(run: Run, most: int = 20, top: int = 6) -> str:
 
 def _latent(run: Run) -> str:
     shown, name = judged(run.data)
+    figure = pictures.inline(run.plot.latent(), "scatter of the codes")
+    codes = f"<h2>The code</h2><p>Codes of {name} rows:</p>{figure}"
+    if isinstance(run.model.posterior, Discrete):  # which has no units to be moved one by one
+        return codes
     walk = traverse(run.model, shown.take(torch.arange(min(len(shown), 5000))))
     text = (
         f"Each line moves one unit of the code from -2.5 to +2.5 standard deviations about the mean of the {name} "
@@ -261,5 +279,4 @@ def _latent(run: Run) -> str:
         moved = pictures.inline(
             pictures.profiles(walk.x[:, 0], walk.x[:, -1], [f"unit {u}" for u in walk.units]), "traversal"
         )
-    figure = pictures.inline(run.plot.latent(), "scatter of the codes")
-    return f"<h2>The code</h2><p>Codes of {name} rows:</p>{figure}<h2>Traversal</h2><p>{text}</p>{moved}"
+    return f"{codes}<h2>Traversal</h2><p>{text}</p>{moved}"

@@ -43,9 +43,20 @@ def say(run: "Run") -> None:
                 f"right class on {record['rows']:,} {part} rows: model {pair(record['model'])}{other} "
                 f"({found['classes']['labels']:,} labels)"
             )
+    if "codewords" in found:
+        typer.echo(codewords(found["codewords"]))
+        return
     units = found["active_units"]
     by_rate = "" if units["by_rate"] is None else f", {units['by_rate']} by rate"
     typer.echo(f"active units: {units['by_variance']} of {units['total']} by variance{by_rate}")
+
+
+def codewords(found: dict[str, Any]) -> str:
+    """How much of a codebook is used, in a sentence."""
+    return (
+        f"codewords: {found['used']:.0%} of {found['codebook']:,} used by {found['rows']:,} training rows with "
+        f"{found['choices']:,} choices each, perplexity {found['perplexity']:.4g}"
+    )
 
 
 _NAMES = {"columns": "independent columns", "pca": "PCA"}

@@ -11,7 +11,16 @@ from narrows.evaluate.gap import InferenceGap, Refined, inference_gap, refine, w
 from narrows.evaluate.generation import frechet_distance
 from narrows.evaluate.gradients import GradientVariance, gradient_variance
 from narrows.evaluate.integral import Integral, quadrature
-from narrows.evaluate.latent import ActiveUnits, Features, RoundTrip, active_units, features, round_trip
+from narrows.evaluate.latent import (
+    ActiveUnits,
+    Features,
+    RoundTrip,
+    Usage,
+    active_units,
+    features,
+    round_trip,
+    usage,
+)
 from narrows.evaluate.likelihood import (
     Likelihood,
     bits_per_dimension,
@@ -33,6 +42,7 @@ __all__ = [
     "Refined",
     "RoundTrip",
     "Spread",
+    "Usage",
     "accuracy",
     "active_units",
     "annealed_importance_sampling",
@@ -54,6 +64,7 @@ __all__ = [
     "round_trip",
     "score_samples",
     "spread",
+    "usage",
     "verdict",
     "without_encoder",
 ]

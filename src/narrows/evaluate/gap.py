@@ -189,7 +189,7 @@ def _check(model: Model, steps: int, samples: int, lr: float) -> None:
             "there is no q(z|x) to refine: this model's code has no density. Use a model that prices its code, such as "
             "recipe vae or iwae"
         )
-    if getattr(model.posterior, "relaxed", False) or labels_of(model):
+    if getattr(model.posterior, "relaxed", getattr(model.posterior, "certain", False)) or labels_of(model):
         raise TypeError(
             "q(z|x) is refined by the slope of its draws, and here a draw is a choice among classes, which has none. "
             "Use a posterior over numbers, such as recipe vae or flow_vae"

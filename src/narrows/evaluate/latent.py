@@ -10,8 +10,9 @@ from narrows.data import Rows
 from narrows.data import rows as as_rows
 from narrows.evaluate.common import Mean, batches, device_of
 from narrows.models import Model
+from narrows.posteriors import Discrete
 
-__all__ = ["ActiveUnits", "Features", "RoundTrip", "active_units", "features", "round_trip"]
+__all__ = ["ActiveUnits", "Features", "RoundTrip", "Usage", "active_units", "features", "round_trip", "usage"]
 
 
 class ActiveUnits(NamedTuple):
@@ -34,6 +35,14 @@ class Features(NamedTuple):
     directions: Tensor  # (D, *event) what one of the unit adds to x, model units
 
 
+class Usage(NamedTuple):
+    """How often rows choose each codeword."""
+
+    counts: Tensor  # (books, K) whole numbers; more than one book in residual and product quantisers
+    perplexity: float  # exp of the entropy of their frequencies, 1 to K; the mean over books
+    used: float  # share of the codewords that any row chooses
+
+
 class RoundTrip(NamedTuple):
     """Errors of going there and back, on means; squared, summed over the event or the units."""
 
@@ -51,6 +60,7 @@ def active_units(model: Model, data: Rows | Tensor) -> ActiveUnits:
         rates.append(code.rates.double().cpu())
     variance = torch.cat(means).var(0, correction=0)
     known = model.density and getattr(model.posterior, "closed", True) and rates[0].shape[-1] == model.latent
+    known = known and not isinstance(model.posterior, Discrete)  # whose rates are those of choices, not of units
     rate = torch.cat(rates).mean(0) if known else None
     return ActiveUnits(variance > 0.01, None if rate is None else rate > 0.01, variance, rate)
 
@@ -92,6 +102,32 @@ def features(model: Model, data: Rows | Tensor, top: int = 10) -> Features:
     nothing = model.decode(torch.zeros_like(one[:1])).mean
     directions = torch.cat([(model.decode(part).mean - nothing).cpu() for part in one.split(1024)])
     return Features(times / len(rows), times == 0, Mean.of(torch.cat(counts)), places.T, values.T, directions)
+
+
+@torch.no_grad()
+def usage(model: Model, data: Rows | Tensor) -> Usage:
+    """How often each codeword is chosen by some rows, the perplexity of that, and the share in use.
+
+    Raises: TypeError for a code that is not of codewords.
+
+    Example:
+        >>> from narrows.recipes import vqvae
+        >>> model, _ = vqvae((8,), latent=2, grid=(3,), codebook=4)
+        >>> int(usage(model, torch.rand(50, 8)).counts.sum())
+        150
+    """
+    q = model.posterior
+    if not isinstance(q, Discrete):
+        raise TypeError(
+            f"usage counts codewords, and a {type(q).__name__} code has none. Use active_units, or recipe vqvae or fsq"
+        )
+    counts = torch.zeros(q.books, q.codebook, dtype=torch.int64)
+    for batch in batches(model, data):
+        index = model.encode(batch.x, batch.context).index.reshape(-1, q.books).cpu()  # type: ignore[union-attr]
+        counts += torch.stack([torch.bincount(i, minlength=q.codebook) for i in index.unbind(1)])
+    p = counts.double() / counts.sum(1, keepdim=True)
+    perplexity = torch.special.entr(p).sum(1).exp()
+    return Usage(counts, float(perplexity.mean()), float((counts > 0).double().mean()))
 
 
 @torch.no_grad()

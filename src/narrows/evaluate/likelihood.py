@@ -20,6 +20,7 @@ __all__ = [
     "BUDGET",
     "Likelihood",
     "bits_per_dimension",
+    "different",
     "distortion_rate",
     "importance",
     "log_likelihood",
@@ -61,6 +62,11 @@ class Likelihood(NamedTuple):
 def bits_per_dimension(nats: float, shape: tuple[int, ...]) -> float:
     """-nats / (log 2 * values of a row): meaningful only where p(x|z) is a probability of the stored values."""
     return -nats / (math.log(2) * math.prod(shape))
+
+
+def different(model: Model, samples: int) -> int:
+    """How many of `samples` draws can differ: of codewords, whose draws are all the same, one."""
+    return min(samples, 1) if getattr(model.posterior, "certain", False) else samples
 
 
 def _log_weights(model: Model, batch: Batch, samples: int, piece: int) -> Iterator[Tensor]:
@@ -107,7 +113,8 @@ def log_likelihood(model: Model, data: Rows | Tensor, samples: int = 5000, seed:
 
     .. math:: \log \hat p(x) = \log \frac1K \sum_k \frac{p(x \mid z_k)\, p(z_k)}{q(z_k \mid x)}, \ z_k \sim q(z \mid x)
 
-    The encoder runs once a row; draws come in pieces of constant memory, whatever K. The Monte Carlo error is the delta
+    The encoder runs once a row; draws come in pieces of constant memory, whatever K. Of a code of codewords there is
+    one, and this is the ELBO. The Monte Carlo error is the delta
     method's, var(log mean w) = (K / ESS - 1) / K with ESS = (sum w)^2 / sum w^2; it is blind to draws that never came.
 
     Raises: TypeError for a deterministic code, ValueError for samples < 1 or rows of another shape.
@@ -115,7 +122,7 @@ def log_likelihood(model: Model, data: Rows | Tensor, samples: int = 5000, seed:
     """
     if samples < 1:
         raise ValueError(f"log_likelihood takes at least one sample; got samples={samples}")
-    found = []
+    found, samples = [], different(model, samples)
     width = math.prod(model.likelihood.wants)
     with draws.seeded(seed, 4, 0):
         for batch in batches(model, data, max(1, min(256, BUDGET // width))):
@@ -140,7 +147,7 @@ def score_samples(model: Model, data: Rows | Tensor, samples: int = 64, seed: in
     The same draws for every row, so that a row scores alike whatever stands beside it. For a deterministic code it is
     log p(x|z) at the code.
     """
-    values = []
+    values, samples = [], different(model, samples)
     width, piece = math.prod(model.likelihood.wants), min(samples, 16)
     for batch in batches(model, data, max(1, min(1024, BUDGET // (width * piece)))):
         if not model.density:

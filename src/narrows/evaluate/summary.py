@@ -10,10 +10,10 @@ from narrows.baselines import Columns, Pca, fit_columns, fit_pca
 from narrows.data import Data, Rows
 from narrows.evaluate.classes import accuracy
 from narrows.evaluate.common import Mean, batches, inputs, reconstruct
-from narrows.evaluate.latent import active_units, features, round_trip
-from narrows.evaluate.likelihood import distortion_rate, log_likelihood
+from narrows.evaluate.latent import active_units, features, round_trip, usage
+from narrows.evaluate.likelihood import different, distortion_rate, log_likelihood
 from narrows.models import Model
-from narrows.posteriors import Sparse
+from narrows.posteriors import Discrete, Sparse
 
 __all__ = ["evaluate", "verdict"]
 
@@ -29,7 +29,7 @@ def evaluate(
     """
     one = next(batches(model, data.train.take(torch.arange(1))))
     affordable = defaults.bound(lambda: model(one.x, one.context), 3)
-    samples, rows = samples or affordable[0], rows or affordable[1]
+    samples, rows = different(model, samples or affordable[0]), rows or affordable[1]
     density = model.density
     discrete = model.likelihood.discrete
     fitted = inputs(model, data.train.take(torch.arange(min(len(data.train), 50_000)))).flatten(1)
@@ -47,7 +47,7 @@ def evaluate(
     units = active_units(model, train)
     trip = round_trip(model, data.train.take(torch.arange(min(len(data.train), 1000))))
     judged = parts[list(parts)[-1]]
-    result = {
+    result: dict[str, Any] = {
         "samples": samples if density else None,
         "seed": seed,
         "discrete": discrete,
@@ -63,6 +63,15 @@ def evaluate(
         },
         "round_trip": {"x": Mean.of(trip.x), "z": None if trip.z is None else Mean.of(trip.z)},
     }
+    if isinstance(model.posterior, Discrete):
+        used = usage(model, train)
+        result["codewords"] = {
+            "codebook": used.counts.numel(),
+            "choices": model.posterior.variables,
+            "perplexity": used.perplexity,
+            "used": used.used,
+            "rows": len(train),
+        }
     judged_labels = accuracy(model, data, rows, seed=seed)
     if judged_labels is not None:
         result["classes"] = judged_labels

@@ -5,6 +5,7 @@ and called as `network(x, context)`. Any module with that call will do in their 
 """
 
 from narrows.networks.dense import Dictionary, Mlp, Residual, mirrored
+from narrows.networks.grids import Grid
 from narrows.networks.images import Conv
 
-__all__ = ["Conv", "Dictionary", "Mlp", "Residual", "mirrored"]
+__all__ = ["Conv", "Dictionary", "Grid", "Mlp", "Residual", "mirrored"]

@@ -48,10 +48,10 @@ class Conv(nn.Module):
         self.dropout = _share(dropout)
         self.decodes = len(outputs) >= 3
         image = outputs if self.decodes else inputs
-        if len(image) < 3 or min(image[-2:]) < 8:
+        if len(image) < 3 or min(image[-2:]) < 8 or min(len(inputs), len(outputs)) > 2:
             raise ValueError(
                 f"Conv maps images of at least 8 x 8, shape (C, H, W), to a vector or back; got {tuple(inputs)} -> "
-                f"{tuple(outputs)}. Use network=Mlp for vectors and smaller images"
+                f"{tuple(outputs)}. Use network=Mlp for vectors and smaller images, Grid for grids of vectors"
             )
         self.outputs = tuple(outputs)
         self.sizes = _halvings(*image[-2:])

@@ -10,7 +10,7 @@ Every recipe takes, besides its own arguments,
     prior       p(z) for a number of units: a class of `priors`, or `partial(GaussianMixture, components=10)`; where
                 training does not use it, `fit` fits it to the codes afterwards; None for none
                 A code of codewords takes a prior over codewords, such as `Codewords`
-    posterior   q(z|x) for a prior, where the code has a density: a class of `posteriors`
+    posterior   q(z|x) for a prior, where the code has a density: a class of `posteriors`, or a `partial` of one
     seed        of the initial weights, which are drawn here and not in `fit`; torch's own generator is left as found
 
 and hands the rest on to `Objective`. A model built here carries its description in `model.spec`.

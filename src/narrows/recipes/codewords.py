@@ -12,7 +12,7 @@ from narrows.recipes.common import Common, Parts, Shape, recipe
 __all__ = ["fsq", "vqvae"]
 
 
-@recipe(latent=64, likelihood=Bernoulli, prior=Codewords)
+@recipe(latent=64, likelihood=Bernoulli, prior=Codewords, posterior=Quantised)
 def vqvae(
     common: Common,
     grid: Shape | None = None,
@@ -21,15 +21,13 @@ def vqvae(
     decay: float | None = 0.99,
     levels: int = 1,
     groups: int = 1,
-    rotation: bool = False,
-    revive: int | None = 100,
     **objective: Any,
 ) -> Parts:
     """VQ-VAE: each vector of the code is one of a codebook of 512 (van den Oord et al. 2017, arXiv:1711.00937)."""
     several = () if levels * groups == 1 else (levels * groups,)
     prior = common.codewords((*(grid or (1,)), *several), 512 if codebook is None else codebook)
-    posterior = Quantised(prior, common.latent, commitment, decay, levels, groups, rotation, revive)
-    return common.model(posterior), Objective(**objective)
+    posterior: Any = common.posterior
+    return common.model(posterior(prior, common.latent, commitment, decay, levels, groups)), Objective(**objective)
 
 
 @recipe(latent=4, likelihood=Bernoulli, prior=Codewords)

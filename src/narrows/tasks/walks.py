@@ -10,6 +10,7 @@ from narrows.data import Rows
 from narrows.data import rows as as_rows
 from narrows.evaluate import active_units, codes
 from narrows.models import Model
+from narrows.posteriors import Discrete
 
 __all__ = ["Moved", "Traversal", "arithmetic", "interpolate", "traverse"]
 
@@ -74,6 +75,11 @@ def _spherical(ends: Tensor, weight: Tensor) -> Tensor:
 def _along_density(model: Model, ends: Tensor, context: Tensor | None, steps: int) -> Tensor:
     """Codes (steps, D) on the path of least energy in the metric p(z)^(-2/D) between two (2, D)."""
     prior: Any = model.prior
+    if isinstance(model.posterior, Discrete):
+        raise TypeError(
+            "p(z) of codewords is a probability of each, and there is none on the way between two. Wrong: "
+            "path='density'; right: path='linear', whose middle the decoder blends"
+        )
     if prior is None or not getattr(prior, "density", True):
         raise TypeError(
             "a path along the density needs p(z), and this model has none. Wrong: path='density'; right: "
@@ -133,8 +139,14 @@ def traverse(
 
     A model that is told context is told that of the first row throughout.
 
-    `units` None: the eight that carry most. Raises: ValueError for a unit that is not there.
+    `units` None: the eight that carry most. Raises: ValueError for a unit that is not there, TypeError for a code of
+    codewords.
     """
+    if isinstance(model.posterior, Discrete):
+        raise TypeError(
+            "a unit of a codeword cannot be moved by itself: between two codewords there is no code. Use interpolate "
+            "(narrows interpolate), whose ends are codes, or sample"
+        )
     used = active_units(model, rows)
     weight = used.rate if used.rate is not None else used.variance
     chosen = [int(u) for u in weight.argsort(descending=True)[:8]] if units is None else units

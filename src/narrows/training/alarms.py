@@ -1,24 +1,30 @@
 """Plain sentences for what so often goes wrong, each with its remedy; raised where no good can come of going on."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import constraints
 
 from narrows.data import Rows
-from narrows.evaluate import active_units, features
+from narrows.evaluate import active_units, features, usage
 from narrows.labels import labels_of
 from narrows.models import Model
 from narrows.objectives import Objective
-from narrows.posteriors import Sparse
+from narrows.posteriors import Discrete, Quantised, Sparse
 from narrows.priors import StandardNormal
 
 __all__ = [
     "COLLAPSED",
     "after",
     "before",
+    "check_codebook",
     "check_discrepancy",
     "check_labels",
     "check_support",
+    "collapse",
     "collapsed",
     "dead",
     "not_finite",
@@ -77,6 +83,19 @@ def check_discrepancy(model: Model, objective: Objective, rows: Rows, size: int)
             "Wrong: a prior that only has log_prob; right: one whose distribution has sample(), such as "
             "StandardNormal(latent)"
         ) from None
+
+
+def check_codebook(model: Model, rows: Rows) -> None:
+    """Raises ValueError for a codebook larger than the data have vectors, whose rest nothing could ever teach."""
+    if not isinstance(model.posterior, Quantised):
+        return
+    places = math.prod(model.posterior.space)
+    if len(rows) * places < model.posterior.codebook:
+        raise ValueError(
+            f"a codebook of {model.posterior.codebook:,} codewords learns from the vectors of the training rows, and "
+            f"there are {len(rows) * places:,} ({len(rows):,} rows of {places}): take codebook="
+            f"{max(2, len(rows) * places // 16)} (--set), more rows or a larger grid"
+        )
 
 
 def check_labels(model: Model, rows: Rows) -> None:
@@ -141,10 +160,21 @@ def before(model: Model, objective: Objective, rows: Rows, size: int) -> list[st
     return found + _without_gradient(model, objective, rows)
 
 
+@contextmanager
+def _buffers_kept(*modules: nn.Module) -> Iterator[None]:
+    """Afterwards every buffer is what it was: a look in training mode moves averages, and this one is no step."""
+    kept = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    yield
+    with torch.no_grad():
+        for buffer, before in kept:
+            buffer.copy_(before)
+
+
 def _without_gradient(model: Model, objective: Objective, rows: Rows) -> list[str]:
-    terms = objective(model, rows.batch(torch.arange(min(len(rows), 64))))
+    with _buffers_kept(model, objective):
+        terms = objective(model, rows.batch(torch.arange(min(len(rows), 64))))
     weighed: dict[str, Tensor] = {"distortion (reconstruction)": terms.distortion}
-    if objective.beta(None):
+    if objective.beta(None) and not getattr(model.posterior, "certain", False):  # a codeword costs what it costs
         weighed["rate (KL)"] = terms.rate
     parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
     dead = []
@@ -166,12 +196,26 @@ COLLAPSED = (
 )
 
 
+ONE_CODEWORD = (
+    "codebook collapse: all vectors get the same codeword, and the code carries nothing about x. Lower --lr, or take "
+    "--set commitment=0.1, or recipe fsq, which has no codebook to lose"
+)
+
+
+def collapse(model: Model) -> str:
+    """The sentence for a code that has collapsed."""
+    return ONE_CODEWORD if isinstance(model.posterior, Discrete) else COLLAPSED
+
+
 def collapsed(model: Model, rows: Rows, rate: float) -> bool:
     """Whether no unit of a code with a density carries anything, by rate and by variance, on the first 256 rows.
 
     `rate` is the mean rate of training rows since the last check, nats: rows are read only where that leaves each unit
-    below 0.01 on average, so a healthy run pays nothing. The model is left in training mode.
+    below 0.01 on average, so a healthy run pays nothing. The model is left in training mode. Of codewords it is
+    whether the last steps have used but one.
     """
+    if isinstance(model.posterior, Discrete):
+        return bool(model.posterior.perplexity < 1.01)
     if not model.density or not rate < 0.01 * model.latent:
         return False
     units = active_units(model, rows.take(torch.arange(min(len(rows), 256))))
@@ -180,8 +224,8 @@ def collapsed(model: Model, rows: Rows, rate: float) -> bool:
 
 
 def after(model: Model, rows: Rows) -> list[str]:
-    """What the trained code shows: posterior collapse, units that never change (of sparse codes see `dead`)."""
-    if isinstance(model.posterior, Sparse):
+    """What the trained code shows: posterior collapse, units that never change. `dead` is for sparse codes, codewords."""
+    if isinstance(model.posterior, (Discrete, Sparse)):
         return []
     units = active_units(model, rows.take(torch.arange(min(len(rows), 2000))))
     style = slice(labels_of(model), None)  # labels in a code are no units that could be left out
@@ -205,8 +249,11 @@ def after(model: Model, rows: Rows) -> list[str]:
 def dead(model: Model, rows: Rows) -> list[str]:
     """Units of a sparse code that fire on no training row (of the first 100,000), where they are 1 % or more of them.
 
-    Fewer ask for nothing to be done; `narrows features` counts every one.
+    Fewer ask for nothing to be done; `narrows features` counts every one. Of codewords, where fewer than half are used
+    by at most 10,000 rows, which have at least eight vectors for each.
     """
+    if isinstance(model.posterior, Discrete):
+        return _unused(model, rows.take(torch.arange(min(len(rows), 10_000))))
     if not isinstance(model.posterior, Sparse):
         return []
     few = rows.take(torch.arange(min(len(rows), 100_000)))
@@ -217,6 +264,20 @@ def dead(model: Model, rows: Rows) -> list[str]:
         f"{count:,} of {model.latent:,} units of the sparse code are dead: they fire on none of {len(few):,} training "
         "rows. Train longer (--epochs), so that --set revive=auxk can bring them back; try --set revive=resampling or "
         f"a larger --set active; or take --latent {model.latent - count}"
+    ]
+
+
+def _unused(model: Model, rows: Rows) -> list[str]:
+    found = usage(model, rows)
+    if found.perplexity < 1.01:
+        return [ONE_CODEWORD]
+    if found.used >= 0.5 or found.counts.sum() < 8 * found.counts.numel():
+        return []
+    smaller = "a smaller --set codebook" if isinstance(model.posterior, Quantised) else "fewer --set levels"
+    return [
+        f"only {found.used:.0%} of {found.counts.numel():,} codewords are used by {len(rows):,} training rows "
+        f"(perplexity {found.perplexity:.4g}). Train longer (--epochs) so that revival can bring the others back, or "
+        f"take {smaller}, which loses nothing"
     ]
 
 

@@ -24,6 +24,7 @@ from narrows.data import rows as as_rows
 from narrows.memory import keep_freed
 from narrows.models import Model
 from narrows.objectives import Objective
+from narrows.posteriors import Discrete
 from narrows.spec import arguments_of
 from narrows.store import Run
 from narrows.tasks import fit_prior
@@ -115,6 +116,7 @@ def fit(
         if training.compile and here.size > 1:
             raise ValueError("compile=True is for one process, and torchrun started several; leave one of them away")
         alarms.check_discrepancy(model, objective, rows, training.batch)
+        alarms.check_codebook(model, rows)
         alarms.check_labels(model, rows)
         kept = Path(folder) if folder is not None and here.rank == 0 else None
         for name, some in (("training", rows), ("held-out", held)):
@@ -378,6 +380,8 @@ def _check(run: Run, now: _State, training: Training, held: Rows | None, here: W
     record = {"step": now.step, "train": train, "valid": valid, "beta": float(objective.beta(torch.tensor(now.step)))}
     if objective.capacity is not None:
         record["capacity"] = float(objective.capacity(torch.tensor(now.step)))
+    if isinstance(model.posterior, Discrete):  # of the last steps
+        record |= {"perplexity": float(model.posterior.perplexity), "used": float(model.posterior.used)}
     return record
 
 
@@ -405,7 +409,7 @@ def _held_out(model: Model, objective: Objective, held: Rows, seed: int) -> tupl
 
 def _collapse(run: Run, now: _State, training: Training, progress: Progress) -> bool:
     """Says that the code has collapsed, once; whether training ends with that."""
-    said = [alarms.COLLAPSED]
+    said = [alarms.collapse(run.model)]
     if training.on_collapse == "stop":
         said += [f"training was stopped at step {now.step:,}, where the code had collapsed (--on-collapse stop)"]
     for sentence in said:

@@ -21,6 +21,8 @@ def sentence(record: dict[str, Any]) -> str:
         text += f" + penalty {terms['penalty']:.2f}"
     if terms["discrepancy"]:
         text += f", discrepancy {terms['discrepancy']:.3g}"
+    if "perplexity" in record:
+        text += f", perplexity {record['perplexity']:.0f} ({record['used']:.0%} of the codewords used)"
     if record["valid"]:
         text += f" | held-out {record['valid']['loss']:.2f}"
     return text
