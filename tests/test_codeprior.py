@@ -3,13 +3,22 @@
 import copy
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from narrows.priors import PixelCNN, Transformer
+import narrows as nr
+from narrows import cli, recipes
+from narrows.contract import Batch
+from narrows.data import Rows
+from narrows.likelihoods import Gaussian
+from narrows.models import Autoencoder
+from narrows.networks import Mlp
+from narrows.posteriors import Quantised
+from narrows.priors import Codewords, GaussianMixture, PixelCNN, Transformer
 
 TINY = {"width": 4, "layers": 2}
 KINDS = [
@@ -173,3 +182,164 @@ def test_a_fit_finds_a_markov_chain(kind, grid: tuple[int, ...], context: int) -
 def test_what_cannot_be_is_refused(call, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+# ---- of a model --------------------------------------------------------------------------------------------------
+
+
+def quantised(prior=Codewords, context: int = 0, seed: int = 0, **settings):
+    """A small model of six bits, whose code is four numbers below 3."""
+    settings = {"latent": 2, "grid": (2, 2), "codebook": 3, "network": partial(Mlp, hidden=(8,)), **settings}
+    model, objective = recipes.vqvae((6,), prior=prior, context=context, seed=seed, **settings)
+    return model, objective
+
+
+def bits(n: int = 200) -> Tensor:
+    return (torch.rand(n, 6, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+
+
+SHORT = partial(PixelCNN, width=4, layers=1, steps=20)
+
+
+@pytest.mark.parametrize("prior", [Codewords, SHORT, partial(Transformer, width=8, layers=1, heads=2, steps=20)])
+def test_the_bound_is_below_the_evidence_and_is_that_under_the_fitted_prior(prior) -> None:
+    """log p(x) = log sum_k p(k) p(x | k) over all 81 codes; ELBO = log p(k(x)) + log p(x | k(x)), exactly."""
+    model, objective = quantised()
+    model, objective, x = model.double(), objective.double(), bits(60).double()
+    before = objective(model.eval(), Batch.of(x))
+    fitted = nr.fit_prior(model, x, prior)
+    after = objective(model, Batch.of(x))
+    codes = everything((2, 2), 3)
+    log_p = fitted().log_prob(codes)
+    z = model.posterior.embed(codes)
+    joint = log_p[:, None] + model.decode(z.repeat_interleave(len(x), 0)).log_prob(x.repeat(81, 1)).view(81, -1)
+    assert (after.bound < joint.logsumexp(0) + 1e-9).all()
+    place = (model.encode(x).index.flatten(1) * torch.tensor([27, 9, 3, 1])).sum(1)
+    assert torch.allclose(after.rate, -log_p[place], atol=1e-9)
+    assert torch.allclose(after.bound, joint[place, torch.arange(len(x))], atol=1e-9)
+    assert torch.allclose(before.rate, torch.full_like(before.rate, 4 * math.log(3)), atol=1e-6)
+    assert after.rate.mean() < before.rate.mean()
+    distortion, rate = nr.evaluate.distortion_rate(model, x)
+    assert torch.allclose(-distortion.double() - rate.double(), after.bound)
+
+
+def test_samples_for_a_label_come_from_the_prior_told_that_label() -> None:
+    """Codes that say the label, one slot after the other: draws for either label say it too."""
+    model, _ = quantised(context=2)
+    c = torch.eye(2)[torch.arange(400) % 2]
+    nr.fit_prior(model, Rows(bits(400), context=c), partial(Transformer, width=32, layers=1, steps=20))
+    index = 2 * c[:, 1].long().view(-1, 1, 1).expand(-1, 2, 2)  # had the codes been these
+    model.prior.steps = 200
+    model.prior.fit(index, c)
+    for told in c[:2]:
+        z = model.draw(50, told.expand(50, -1))
+        expected = model.posterior.embed(torch.full((1, 2, 2), 2 * int(told[1])))
+        assert float((z == expected).all(1).float().mean()) > 0.9
+    assert model.sample(3, c[:3]).mean.shape == (3, 6)
+    with pytest.raises(TypeError, match="told 2 features of every row, so sampling needs them too"):
+        model.draw(3)
+    drawn = nr.fit_prior(model, Rows(bits(), context=c[:200]), Codewords)  # one that is not told
+    assert not hasattr(drawn, "context")
+    assert model.draw(3, c[:3]).shape == (3, 8)
+
+
+def test_a_prior_of_another_codebook_is_refused_before_use(tmp_path) -> None:
+    """The same sizes, other codewords: when it is built in, drawn from, evaluated with, loaded."""
+    x = bits()
+    run = nr.fit(*quantised(SHORT), x, training=nr.Training(epochs=1), quiet=True)
+    kept = run.save(tmp_path / "a")
+    assert torch.equal(nr.load(kept).model.prior.known, run.model.prior.known)
+    other = nr.fit(*quantised(seed=1), x, training=nr.Training(epochs=1), quiet=True).model
+    refused = pytest.raises(ValueError, match="PixelCNN was fitted to the codes of another codebook, .* fit it anew")
+    own = other.posterior.prior
+    other.posterior.prior = run.model.prior
+    with refused:
+        other.draw(3)
+    with refused:
+        nr.evaluate.distortion_rate(other, x)
+    other.posterior.prior = own
+    other.posterior.eval()
+    with refused:
+        Autoencoder(other.encoder, Quantised(run.model.prior, 2), other.decoder, other.likelihood)
+    with torch.no_grad():
+        run.model.posterior.vectors += 1
+    with refused:
+        nr.load(run.save(tmp_path / "b"))
+    moved = run.model.double()
+    nr.fit_prior(moved, x.double())
+    assert moved.draw(3).shape == (3, 8)  # fitted anew, it is this codebook's, in any precision
+    moved.float().check()
+
+
+def test_training_on_begins_without_the_prior_and_fits_it_again(tmp_path) -> None:
+    """Codes move as a model learns, so a prior of what they were says nothing; a resumed run ends bit by bit alike."""
+    model, objective = quantised(SHORT)
+    short = nr.Training(epochs=1, seed=3)
+    first = nr.fit(model, objective, bits(), training=short, quiet=True, folder=tmp_path / "a")
+    known = model.prior.known.clone()
+    run = nr.fit(model, objective, bits(), training=short, quiet=True)
+    assert run.metrics[0]["train"]["rate"] == pytest.approx(4 * math.log(3), abs=1e-5)
+    assert model.prior.fitted
+    assert not torch.equal(model.prior.known, known)
+    again, objective = recipes.build(first.config["spec"])
+    longer = nr.Training(epochs=2, seed=3)
+    nr.fit(again, objective, bits(), training=longer, quiet=True, folder=tmp_path / "a", resume=True)
+    straight, objective = quantised(SHORT)
+    nr.fit(straight, objective, bits(), training=longer, quiet=True)
+    for name, tensor in straight.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, x: nr.fit_prior(m, x, PixelCNN((2, 3), 3)), ValueError, r"are \(2, 2\) with a codebook of 3; this "),
+        (lambda m, x: nr.fit_prior(m, x, PixelCNN((2, 2), 4)), ValueError, r"Build it as PixelCNN\(\(2, 2\), 3\)"),
+        (lambda m, x: nr.fit_prior(m, x, Transformer((2, 2), 3, context=1)), ValueError, "prior is to be told 1"),
+        (lambda m, x: nr.fit_prior(m, x, GaussianMixture(8)), TypeError, "GaussianMixture cannot be the prior of a Qu"),
+        (lambda m, x: nr.fit_prior(m, x, GaussianMixture), TypeError, r"grid of \(2, 2\): take Codewords, PixelCNN"),
+        (lambda m, x: nr.fit_prior(m, x[:9], SHORT), ValueError, "learns from at least 20 codes; got 9"),
+        (
+            lambda m, x: nr.fit_prior(recipes.vae((6,), latent=4)[0], x, PixelCNN),
+            TypeError,
+            r"a Gaussian code has none: take .* GaussianMixture\(4\)",
+        ),
+    ],
+    ids=range(7),
+)
+def test_priors_of_other_codes_are_refused(call, error: type[Exception], message: str) -> None:
+    """And the model keeps the one it has."""
+    model, _ = quantised()
+    own = model.prior
+    with pytest.raises(error, match=message):
+        call(model, bits())
+    assert model.prior is own
+
+
+def test_a_prior_is_fitted_to_a_run_from_the_command_line(tmp_path, capsys, monkeypatch) -> None:
+    """`narrows prior RUN --kind`: a folder of its own, judged anew; the run is as it was."""
+
+    def narrows(*words: object) -> int:
+        monkeypatch.setattr("sys.argv", ["narrows", *map(str, words)])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    data = nr.data.load("digits")
+    model, objective = recipes.vqvae(data.shape, latent=4, grid=(2, 2), codebook=8, likelihood=Gaussian)
+    run = nr.fit(model, objective, data, training=nr.Training(epochs=1), folder=tmp_path / "a", quiet=True)
+    words = ("prior", tmp_path / "a", "--kind", "Transformer", "--set", "steps=20", "--set", "layers=1")
+    assert narrows(*words) == 0
+    said = capsys.readouterr().out
+    assert "fitting Transformer to the codes of 1,437 rows" in said
+    assert f"narrows sample {tmp_path / 'a-prior-1'}" in said
+    again = nr.load(tmp_path / "a-prior-1")
+    assert isinstance(again.model.prior, Transformer)
+    assert again.model.prior.steps == 20
+    assert isinstance(nr.load(tmp_path / "a").model.prior, Codewords)
+    assert torch.equal(again.model.posterior.vectors, run.model.posterior.vectors)
+    assert narrows("sample", tmp_path / "a-prior-1", "--n", 4) == 0
+    assert narrows("prior", tmp_path / "a", "--set", "steps=20") == 1
+    assert "--set steps=... is for a prior that is named: say which by --kind" in capsys.readouterr().err

@@ -22,7 +22,7 @@ def climb(
     """Raises the mean of `score` of some codes; a tenth of the codes says when to stop, and the best weights are kept.
 
     Adam on `size` codes a time for at most `steps` steps, whose size falls from `rate` along a cosine; it ends early
-    when ten looks, one in `every` steps, have brought nothing.
+    when ten looks, one in `every` steps and one at the end, have brought nothing.
 
     Arguments: `codes` one or more tensors (n, ...) in the same order, which `score` is given a few rows of, to return
     their log p, (rows,) nats.
@@ -40,7 +40,7 @@ def climb(
             (-score(*(part[some] for part in taught)).mean(0)).backward()
             optimiser.step()
             decay.step()
-        if step % every == every - 1:
+        if step % every == every - 1 or step == steps - 1:
             with torch.no_grad():
                 loss = -float(score(*held).mean(0))
             waited += 1

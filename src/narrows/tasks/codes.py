@@ -157,7 +157,7 @@ def _fit_to_codewords(model: Model, data: Rows, chosen: Any, seed: int) -> nn.Mo
         raise ValueError(
             f"the model is told {model.context} features of every row; this prior is to be told {chosen.context}"
         )
-    chosen.to(device_of(model)).begin()
+    chosen.to(next(model.parameters())).begin()
     chosen.check(posterior)
     own, posterior.prior = posterior.prior, chosen  # not fitted yet, it costs nothing to ask
     try:
