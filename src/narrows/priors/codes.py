@@ -112,7 +112,7 @@ class _Learned(OverCodewords):
         """Maximum likelihood for codes (n, *grid) with context (n, context), from weights drawn anew.
 
         A tenth of the codes says when to stop. Adam on 128 codes a time for at most `steps` steps, whose size falls
-        from 0.002 along a cosine; it ends early when ten looks, one every 100 steps, have brought nothing.
+        from 0.002 along a cosine; it ends early when four looks, one every 100 steps, have brought nothing.
 
         Raises: ValueError for fewer than 20 codes, for others than it is built for, or without their context.
         """
@@ -134,8 +134,11 @@ class _Learned(OverCodewords):
         self.learned.fill_(True)
         self.network.requires_grad_(True)
         codes = (index.to(self.known.device), *told)
-        climb(self, lambda i, c=None: self(c).log_prob(i), *codes, steps=self.steps, size=128, rate=2e-3, every=100)
+        climb(self, self._score, *codes, steps=self.steps, size=128, rate=2e-3, every=100, patience=4)
         self.network.requires_grad_(False)
+
+    def _score(self, index: Tensor, context: Tensor | None = None) -> Tensor:
+        return self(context).log_prob(index)
 
     def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
         super()._load_from_state_dict(*arguments, **options)

@@ -18,11 +18,12 @@ def climb(
     size: int = 256,
     rate: float = 5e-3,
     every: int = 50,
+    patience: int = 10,
 ) -> None:
     """Raises the mean of `score` of some codes; a tenth of the codes says when to stop, and the best weights are kept.
 
     Adam on `size` codes a time for at most `steps` steps, whose size falls from `rate` along a cosine; it ends early
-    when ten looks, one in `every` steps and one at the end, have brought nothing.
+    when `patience` looks, one in `every` steps and one at the end, have brought nothing.
 
     Arguments: `codes` one or more tensors (n, ...) in the same order, which `score` is given a few rows of, to return
     their log p, (rows,) nats.
@@ -46,7 +47,7 @@ def climb(
             waited += 1
             if loss < least:
                 least, waited, best = loss, 0, copy.deepcopy(prior.state_dict())
-            if waited == 10:
+            if waited == patience:
                 break
     prior.load_state_dict(best)
     optimiser.zero_grad()
