@@ -29,6 +29,7 @@ from narrows import defaults
 from narrows.evaluate import distortion_rate, frechet_distance, reconstruct
 
 TARGET = Path(__file__).parent / "results" / "code_priors.json"
+SAMPLES = 10_000
 PRIORS = ("uniform", "Codewords", "PixelCNN", "Transformer")
 
 
@@ -36,7 +37,7 @@ PRIORS = ("uniform", "Codewords", "PixelCNN", "Transformer")
 def samples(model: nr.Autoencoder, seed: int) -> Tensor:
     """10,000 means E[x|z] for codes from the prior."""
     with nr.draws.seeded(seed, 99):
-        z = model.draw(10_000)
+        z = model.draw(SAMPLES)
     return torch.cat([model.decode(part).mean for part in z.split(1000)]).clamp(0, 1)
 
 

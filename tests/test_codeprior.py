@@ -299,13 +299,14 @@ def test_training_on_begins_without_the_prior_and_fits_it_again(tmp_path) -> Non
         (lambda m, x: nr.fit_prior(m, x, GaussianMixture(8)), TypeError, "GaussianMixture cannot be the prior of a Qu"),
         (lambda m, x: nr.fit_prior(m, x, GaussianMixture), TypeError, r"grid of \(2, 2\): take Codewords, PixelCNN"),
         (lambda m, x: nr.fit_prior(m, x[:9], SHORT), ValueError, "learns from at least 20 codes; got 9"),
+        (lambda m, x: nr.fit(*quantised(SHORT), x[:9], quiet=True), ValueError, "learns from at least 20 codes; got 9"),
         (
             lambda m, x: nr.fit_prior(recipes.vae((6,), latent=4)[0], x, PixelCNN),
             TypeError,
             r"a Gaussian code has none: take .* GaussianMixture\(4\)",
         ),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_priors_of_other_codes_are_refused(call, error: type[Exception], message: str) -> None:
     """And the model keeps the one it has."""

@@ -124,7 +124,7 @@ def prior(
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="name=value of the prior's own")] = None,
     rows: Annotated[int, typer.Option(help="training rows whose codes it learns from, at most", min=1)] = 50_000,
-    seed: Annotated[int, typer.Option(help="of the fit")] = 0,
+    seed: Annotated[int | None, typer.Option(help="of the fit  [default: that of RUN]")] = None,
     folder: Annotated[Path | None, typer.Option(help="where the new run is kept  [default: RUN-prior-N]")] = None,
 ) -> None:
     """Fit a prior to the codes of RUN, and keep the model with it, judged anew, in another folder."""
@@ -140,7 +140,7 @@ def prior(
     data = loaded.data.train
     chosen = None if kind is None else spec.restore("prior", {kind: own})
     typer.echo(f"fitting {kind or type(loaded.model.prior).__name__} to the codes of {min(len(data), rows):,} rows")
-    nr.fit_prior(loaded.model, data, chosen, rows, seed)
+    nr.fit_prior(loaded.model, data, chosen, rows, loaded.config["training"]["seed"] if seed is None else seed)
     loaded.save(target)
     loaded.evaluate()
     report = loaded.report()

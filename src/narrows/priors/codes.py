@@ -108,6 +108,13 @@ class _Learned(OverCodewords):
             raise TypeError(f"this prior is p(index|c) and needs {self.context} features of context; got none")
         return _InTurn(self, context if self.context else None)
 
+    def enough(self, n: int) -> None:
+        """Raises ValueError for fewer codes than `fit` learns from."""
+        if n < 20:
+            raise ValueError(
+                f"{type(self).__name__} learns from at least 20 codes; got {n}. Take more rows, or Codewords"
+            )
+
     def fit(self, index: Tensor, context: Tensor | None = None) -> None:
         """Maximum likelihood for codes (n, *grid) with context (n, context), from weights drawn anew.
 
@@ -116,10 +123,7 @@ class _Learned(OverCodewords):
 
         Raises: ValueError for fewer than 20 codes, for others than it is built for, or without their context.
         """
-        if len(index) < 20:
-            raise ValueError(
-                f"{type(self).__name__} learns from at least 20 codes; got {len(index)}. Take more rows, or Codewords"
-            )
+        self.enough(len(index))
         if tuple(index.shape[1:]) != self.grid or int(index.min()) < 0 or int(index.max()) >= self.codebook:
             raise ValueError(
                 f"this prior is for grids {self.grid} of numbers below {self.codebook}; got {tuple(index.shape[1:])} "

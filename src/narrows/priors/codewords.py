@@ -58,6 +58,9 @@ class OverCodewords(nn.Module):
         """Back to equal probabilities: what it was before `fit`."""
         self.known.zero_()
 
+    def enough(self, n: int) -> None:
+        """Raises ValueError for fewer codes than `fit` learns from."""
+
     def sign(self, posterior: Any) -> None:
         """Keeps of which codebook the codes are that it has been fitted to."""
         self.known.copy_(self._told_by(posterior))

@@ -127,6 +127,7 @@ def fit(
         restored = _open(Path(folder), config, resume, here) if folder is not None else (_State(), {})
         afterwards = hasattr(model.posterior, "embed")  # codewords, whose numbers mean nothing until they are learned
         if afterwards:
+            model.prior.enough(len(rows))  # type: ignore[union-attr]
             model.prior.begin()  # type: ignore[union-attr]
         model.to(device).train(), objective.to(device).train()
         run = Run(model, objective, config, [], None, kept, data)
