@@ -56,7 +56,7 @@ def linear_gaussian(
     return model, x.sample((8,)), x, precision
 
 
-CHOICES = ("concrete", "semi_supervised")  # whose codes, or a part of them, are classes
+CHOICES = ("concrete", "fsq", "semi_supervised", "vqvae")  # whose codes, or a part of them, are classes
 
 
 def trained(name: str, latent: int = 2, steps: int = 200, **arguments: Any) -> tuple[Autoencoder, nr.data.Rows]:

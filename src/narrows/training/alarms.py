@@ -224,7 +224,7 @@ def collapsed(model: Model, rows: Rows, rate: float) -> bool:
 
 
 def after(model: Model, rows: Rows) -> list[str]:
-    """What the trained code shows: posterior collapse, units that never change. `dead` is for sparse codes, codewords."""
+    """What the trained code shows: posterior collapse, units that never change. Sparse codes and codewords: `dead`."""
     if isinstance(model.posterior, (Discrete, Sparse)):
         return []
     units = active_units(model, rows.take(torch.arange(min(len(rows), 2000))))
