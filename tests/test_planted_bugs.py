@@ -310,6 +310,7 @@ CODES = (
 QUANTISED = tuple(
     f"quantised.py::test_{name}"
     for name in (
+        "draws_of_the_prior_have_its_frequencies",
         "moving_averages_against_the_written_update",
         "penalties_are_per_example",
         "gradients_of_both_penalties",
