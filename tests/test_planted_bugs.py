@@ -274,6 +274,40 @@ BUGS = [
     ),
     ("q moved by x alone, not in the prior's units", "posteriors/maps", "mean + sigma * move", "mean + move"),
     ("q scaled by x alone", "posteriors/maps", "sigma * (softplus(s + ONE) + 1e-6)", "softplus(s + ONE) + 1e-6"),
+    (
+        "a codeword that reads itself",
+        "networks/masked",
+        "self.span = reach, first, reach + (not first)",
+        "self.span = reach, first, reach + 1",
+    ),
+    ("a blind spot", "networks/masked", "self.left(window) + self.across(above)", "self.left(window)"),
+    (
+        "a level that reads itself",
+        "networks/masked",
+        "pad(self.level(index[..., :-1]).cumsum(-2), (0, 0, 1, 0))",
+        "self.level(index).cumsum(-2)",
+    ),
+    ("attention to what is to come", "networks/masked", "is_causal=cache is None", "is_causal=False"),
+    ("attention to an empty cache", "networks/masked", "k, v = cache[:, :, :, : place + 1]", "k, v = cache"),
+    ("gates that are told nothing", "networks/masked", "x if told is None else x + told", "x"),
+    (
+        "one uniform for all codewords",
+        "priors/codes",
+        "u[start : start + ROWS, slot, None]",
+        "u[start : start + ROWS, :1]",
+    ),
+    (
+        "another codebook not noticed",
+        "priors/codewords",
+        "if self.known.any() and not",
+        "if self.known.isnan().any() and not",
+    ),
+    (
+        "the prior of a codebook that has moved",
+        "training/loop",
+        "model.prior.begin()",
+        "model.prior.check(model.posterior)",
+    ),
 ]
 
 RUNGS = {
@@ -304,6 +338,14 @@ BEYOND = {
     "training/alarms": ["test_a_code_in_use_has_not_collapsed_and_nothing_is_read"],
     "training/em": ["test_variational_em_reaches_probabilistic_pca"],
 }
+
+CODES = (
+    "test_each_term_reads_all_that_stands_before_it_and_nothing_else",
+    "test_probabilities_of_all_codes_sum_to_one",
+    "test_draws_with_a_cache_are_those_without",
+    "test_a_prior_of_another_codebook_is_refused_before_use",
+    "test_training_on_begins_without_the_prior_and_fits_it_again",
+)
 
 # where a module's bugs show: files, or single tests
 QUANTISED = tuple(
@@ -338,7 +380,11 @@ TESTS = {
         "cells.py::test_a_posterior_that_says_nothing_is_its_prior",
         "cells.py::test_a_code_is_scored_alike_on_the_way_and_afterwards",
     ),
-    **dict.fromkeys(("posteriors/quantised", "posteriors/scalars", "priors/codewords"), QUANTISED),
+    "networks/masked": tuple(f"codeprior.py::{name}" for name in CODES[:3]),
+    "priors/codes": (f"codeprior.py::{CODES[2]}",),
+    "priors/codewords": (*QUANTISED, f"codeprior.py::{CODES[3]}"),
+    "training/loop": (f"codeprior.py::{CODES[4]}",),
+    **dict.fromkeys(("posteriors/quantised", "posteriors/scalars"), QUANTISED),
     **{module: tuple(f"beyond.py::{name}" for name in names) for module, names in BEYOND.items()},
     **{module: tuple(f"ladder.py::{name}" for name in names) for module, names in RUNGS.items()},
 }

@@ -50,6 +50,7 @@ class Model(nn.Module, ABC):
             self.start = posterior.start  # type: ignore[assignment]
         if hasattr(posterior.prior, "attach"):  # made of what this model says of rows
             posterior.prior.attach(self)  # type: ignore[operator, union-attr]
+        self.check()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,6 +71,11 @@ class Model(nn.Module, ABC):
     def density(self) -> bool:
         """Whether q(z|x) and p(z) can both score a code: then there is a rate, and a bound on log p(x)."""
         return bool(self.posterior.density) and self.prior is not None and getattr(self.prior, "density", True)
+
+    def check(self) -> None:
+        """Raises ValueError where the prior was fitted to the codes of another codebook than this model's."""
+        if hasattr(self.prior, "check"):
+            self.prior.check(self.posterior)  # type: ignore[union-attr]
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:
@@ -109,7 +115,7 @@ class Model(nn.Module, ABC):
         and less varied. Of a `Ladder` it may be one for each rung, top first.
 
         Raises: TypeError where there is no prior to draw from, no context for a model that was trained with it, or a
-            temperature for a prior that is not made of normals.
+            temperature for a prior that is not made of normals. ValueError for a prior of another codebook.
         """
         return self.decode(self.draw(n, context, temperature), context)
 
@@ -126,6 +132,7 @@ class Model(nn.Module, ABC):
                 "this model has no prior p(z) to draw from. Wrong: autoencoder(...) then sample; right: "
                 "fit_prior(model, data) first, or train recipe vae, or decode codes of your own with model.decode(z)"
             )
+        self.check()
         p = self.prior(context) if temperature == 1 else tempered(self.prior(context), temperature)
         z = p.expand((n,)).sample() if p.batch_shape else p.sample((n,))
         return self.posterior.embed(z) if hasattr(self.posterior, "embed") else z  # type: ignore[operator]

@@ -315,6 +315,18 @@ _WORKS = {
     Ehsan and Thrun, Sebastian and R{\'e}, Christopher},
   booktitle={International Conference on Learning Representations}, year={2025}, eprint={2410.06424}
 }""",
+    "PixelCNN": """@inproceedings{oord2016conditional,
+  title={Conditional Image Generation with {PixelCNN} Decoders},
+  author={van den Oord, A{\\"a}ron and Kalchbrenner, Nal and Espeholt, Lasse and Vinyals, Oriol and Graves, Alex and
+    Kavukcuoglu, Koray},
+  booktitle={Advances in Neural Information Processing Systems}, volume={29}, year={2016}, eprint={1606.05328}
+}""",
+    "Transformer": """@inproceedings{vaswani2017attention,
+  title={Attention Is All You Need},
+  author={Vaswani, Ashish and Shazeer, Noam and Parmar, Niki and Uszkoreit, Jakob and Jones, Llion and Gomez, Aidan N.
+    and Kaiser, {\\L}ukasz and Polosukhin, Illia},
+  booktitle={Advances in Neural Information Processing Systems}, volume={30}, year={2017}, eprint={1706.03762}
+}""",
     "adam": """@inproceedings{kingma2015adam,
   title={Adam: A Method for Stochastic Optimization},
   author={Kingma, Diederik P. and Ba, Jimmy},

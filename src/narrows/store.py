@@ -295,6 +295,7 @@ def load(folder: str | Path, model: Model | None = None, objective: Objective | 
             objective = Objective(**{name: restore(name, value) for name, value in config["objective"].items()})
     tensors, _ = read_tensors(folder / "weights.safetensors")
     _fit_state(model, unprefixed("model", tensors), f"{folder / 'weights.safetensors'}")
+    model.check()
     objective.load_state_dict(unprefixed("objective", tensors))
     evaluation = folder / "evaluation.json"
     return Run(

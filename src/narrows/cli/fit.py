@@ -1,4 +1,4 @@
-"""narrows fit, narrows check: from data to a run folder, or to what one would be."""
+"""narrows fit, check, prior: from data to a run folder, to what one would be, or to one with another prior."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from narrows.cli.app import Source, app
+from narrows.cli.app import RunFolder, Source, app
 from narrows.cli.judge import say
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from narrows.store import Run
     from narrows.training import Training
 
-__all__ = ["check", "fit"]
+__all__ = ["check", "fit", "prior"]
 
 
 @app.command()
@@ -114,6 +114,38 @@ def check(
         for one in value if isinstance(value, list) else [value]:
             words += [f"--{name.replace('_', '-')}"] + ([] if one is True else [shlex.quote(str(one))])
     typer.echo(" ".join(words))
+
+
+@app.command()
+def prior(
+    run: RunFolder,
+    kind: Annotated[
+        str | None, typer.Option(help="PixelCNN, Transformer, GaussianMixture, Flow ...  [default: the prior of RUN]")
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value of the prior's own")] = None,
+    rows: Annotated[int, typer.Option(help="training rows whose codes it learns from, at most", min=1)] = 50_000,
+    seed: Annotated[int | None, typer.Option(help="of the fit  [default: that of RUN]")] = None,
+    folder: Annotated[Path | None, typer.Option(help="where the new run is kept  [default: RUN-prior-N]")] = None,
+) -> None:
+    """Fit a prior to the codes of RUN, and keep the model with it, judged anew, in another folder."""
+    import narrows as nr
+    from narrows import spec, store
+
+    own = _settings(settings or [])
+    if own and kind is None:
+        raise ValueError(f"--set {next(iter(own))}=... is for a prior that is named: say which by --kind")
+    target = folder or store.unused(run.parent, f"{run.name}-prior")
+    store.refuse_used(target)
+    loaded = nr.load(run)
+    data = loaded.data.train
+    chosen = None if kind is None else spec.restore("prior", {kind: own})
+    typer.echo(f"fitting {kind or type(loaded.model.prior).__name__} to the codes of {min(len(data), rows):,} rows")
+    nr.fit_prior(loaded.model, data, chosen, rows, loaded.config["training"]["seed"] if seed is None else seed)
+    loaded.save(target)
+    loaded.evaluate()
+    report = loaded.report()
+    say(loaded)
+    typer.echo(f"\n{(loaded.evaluation or {})['verdict']}\nReport: {report}\nNext:\n  narrows sample {target}")
 
 
 class _Plan(NamedTuple):

@@ -41,10 +41,14 @@ def device_of(model: Model) -> torch.device:
 
 
 def batches(model: Model, data: Rows | Tensor, size: int = 1024) -> Iterator[Batch]:
-    """The rows on the model's device, `size` at a time. Raises ValueError for rows of another shape."""
+    """The rows on the model's device, `size` at a time.
+
+    Raises: ValueError for rows of another shape, or a prior of another codebook.
+    """
     rows = as_rows(data)
     if rows.wanted != model.shape:
         raise ValueError(f"the model is for rows of shape {model.shape}; these have {rows.wanted}")
+    model.check()
     model.eval()
     keep_freed()
     rows = rows.to(device_of(model))

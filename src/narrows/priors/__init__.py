@@ -9,6 +9,7 @@ and not over numbers. It may have a `fit(z)` that takes its parameters from code
 A prior over codewords is built as `prior(grid, codebook)` and its event is the grid of their numbers: see `Codewords`.
 """
 
+from narrows.priors.codes import PixelCNN, Transformer
 from narrows.priors.codewords import Codewords
 from narrows.priors.fixed import GaussianMixture, MultivariateGaussian, Pinwheel, StandardNormal, SwissRoll, tempered
 from narrows.priors.learned import Autoregressive, Categorical, ConditionalNormal, Flow, Mixture, VampPrior, one_hot
@@ -27,9 +28,11 @@ __all__ = [
     "Mixture",
     "MultivariateGaussian",
     "Pinwheel",
+    "PixelCNN",
     "Rungs",
     "StandardNormal",
     "SwissRoll",
+    "Transformer",
     "VampPrior",
     "one_hot",
     "tempered",

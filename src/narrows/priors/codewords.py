@@ -1,12 +1,15 @@
 """Priors over codewords: how likely an arrangement of whole numbers is."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-__all__ = ["Codewords"]
+__all__ = ["Codewords", "OverCodewords"]
+
+KNOWN = 64  # codewords by which a codebook is known again
 
 
 class _Independent(Distribution):
@@ -32,7 +35,61 @@ class _Independent(Distribution):
         return drawn.T.reshape(*sample_shape, *self.event_shape)
 
 
-class Codewords(nn.Module):
+class OverCodewords(nn.Module):
+    """What priors over codewords have in common: where the codewords stand, and of which codebook they are.
+
+    `known` are a few numbers of the codebook whose codes it is fitted to, 0 before that: what `check` compares.
+    """
+
+    density = closed = discrete = True
+
+    def __init__(self, grid: tuple[int, ...], codebook: int) -> None:
+        super().__init__()
+        self.grid, self.codebook = tuple(int(side) for side in grid), int(codebook)
+        if not self.grid or min(self.grid) < 1 or self.codebook < 2:
+            raise ValueError(
+                "codewords stand in a grid, such as (7, 7) or (8,), and there are at least 2 to choose from; got "
+                f"grid={tuple(grid)}, codebook={codebook}"
+            )
+        self.known: Tensor
+        self.register_buffer("known", torch.zeros(min(self.codebook, KNOWN)))
+
+    def begin(self) -> None:
+        """Back to equal probabilities: what it was before `fit`."""
+        self.known.zero_()
+
+    def enough(self, n: int) -> None:
+        """Raises ValueError for fewer codes than `fit` learns from."""
+
+    def sign(self, posterior: Any) -> None:
+        """Keeps of which codebook the codes are that it has been fitted to."""
+        self.known.copy_(self._told_by(posterior))
+
+    def check(self, posterior: Any) -> None:
+        """Raises ValueError where a posterior's codes are none that it could score, or of another codebook."""
+        theirs = tuple(posterior.grid), int(posterior.codebook)
+        if (self.grid, self.codebook) != theirs:
+            raise ValueError(
+                f"the model's codes are {theirs[0]} with a codebook of {theirs[1]}; this {type(self).__name__} is for "
+                f"{self.grid} with {self.codebook}. Build it as {type(self).__name__}{theirs}"
+            )
+        if self.known.any() and not torch.allclose(
+            self._told_by(posterior), self.known, 0, 1e-3 * float(self.known.abs().max())
+        ):
+            raise ValueError(
+                f"this {type(self).__name__} was fitted to the codes of another codebook, and says nothing of this "
+                "model's: give it the model it was fitted to, or fit it anew, fit_prior(model, data)"
+            )
+
+    @torch.no_grad()
+    def _told_by(self, posterior: Any) -> Tensor:
+        """For each of some codewords a number, of the code that has it everywhere."""
+        some = torch.linspace(0, self.codebook - 1, len(self.known), device=self.known.device).long()
+        z = posterior.embed(some.view(-1, *[1] * len(self.grid)).expand(-1, *self.grid)).to(self.known)
+        return (z * torch.arange(1, z.shape[1] + 1, device=z.device).to(z).cos()).sum(1)
+
+
+class Codewords(OverCodewords):
     r"""Independent codewords, the prior of a `posteriors.Quantised` or `FSQ` code: equally likely until `fit` counts.
 
     .. math:: \log p(k) = \sum_i \log \pi_{i k_i}, \quad \pi_{ik} = \frac1K \text{ at first}
@@ -51,18 +108,15 @@ class Codewords(nn.Module):
         tensor([-6.2383, -6.2383, -6.2383])
     """
 
-    density = closed = discrete = True
-
     def __init__(self, grid: tuple[int, ...], codebook: int) -> None:
-        super().__init__()
-        self.grid, self.codebook = tuple(int(side) for side in grid), int(codebook)
-        if not self.grid or min(self.grid) < 1 or self.codebook < 2:
-            raise ValueError(
-                "codewords stand in a grid, such as (7, 7) or (8,), and there are at least 2 to choose from; got "
-                f"grid={tuple(grid)}, codebook={codebook}"
-            )
+        super().__init__(grid, codebook)
         self.logits: Tensor
         self.register_buffer("logits", torch.zeros(*self.grid, self.codebook))
+
+    def begin(self) -> None:
+        """Back to equal probabilities: what it was before `fit`."""
+        super().begin()
+        self.logits.zero_()
 
     def forward(self, context: Tensor | None = None) -> Distribution:
         return _Independent(self.logits)

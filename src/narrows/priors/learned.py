@@ -1,6 +1,5 @@
 """Priors that learn by gradients: in training with the model, or afterwards from its codes."""
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +21,7 @@ from torch.nn.functional import softplus
 
 from narrows.flows import NSF, Flowed, Masked
 from narrows.networks import Mlp
+from narrows.priors.fitting import climb
 from narrows.priors.fixed import Prior, expectation_maximisation
 
 __all__ = ["Autoregressive", "Categorical", "ConditionalNormal", "Flow", "Mixture", "VampPrior", "one_hot"]
@@ -197,28 +197,7 @@ class _Standardised(Prior):
         self.centre.copy_(z.mean(0))
         self.width.copy_(spread.clamp_min(1e-3 * float(spread.max().clamp_min(1e-3))))
         self.begin()
-        z = z[torch.randperm(len(z), device=z.device)]
-        held, z = z[: len(z) // 10], z[len(z) // 10 :]
-        optimiser = torch.optim.Adam(self.parameters(), lr=5e-3)
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-        least, waited, best = math.inf, 0, copy.deepcopy(self.state_dict())
-        for step in range(STEPS):
-            with torch.enable_grad():
-                optimiser.zero_grad()
-                some = z[torch.randint(len(z), (min(256, len(z)),), device=z.device)]
-                (-self().log_prob(some).mean(0)).backward()
-                optimiser.step()
-                decay.step()
-            if step % 50 == 49:
-                with torch.no_grad():
-                    loss = -float(self().log_prob(held).mean(0))
-                waited += 1
-                if loss < least:
-                    least, waited, best = loss, 0, copy.deepcopy(self.state_dict())
-                if waited == 10:
-                    break
-        self.load_state_dict(best)
-        optimiser.zero_grad()
+        climb(self, lambda z: self().log_prob(z), z, steps=STEPS)
 
 
 class Flow(_Standardised):

@@ -1,6 +1,8 @@
 """Codes in the plane, codes with axes that can be read, codes with a density that makes a model generative."""
 
 import copy
+import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ from narrows.baselines import fit_pca
 from narrows.data import Rows
 from narrows.data import rows as as_rows
 from narrows.evaluate import active_units, codes
+from narrows.evaluate.common import batches, device_of
 from narrows.labels import labels_of
 from narrows.models import Model
 from narrows.networks import Conv, Mlp
@@ -63,18 +66,25 @@ def project(z: Tensor, method: str = "auto", seed: int = 0) -> Projection:
 
 @torch.no_grad()
 def fit_prior(
-    model: Model, data: Rows | Tensor, prior: nn.Module | None = None, rows: int = 50_000, seed: int = 0
+    model: Model,
+    data: Rows | Tensor,
+    prior: nn.Module | Callable[..., nn.Module] | None = None,
+    rows: int = 50_000,
+    seed: int = 0,
 ) -> nn.Module:
     """Ex-post density estimation: fits p(z) to the codes of some rows, and gives it to the model as its prior.
 
     Any member of the family becomes generative: `model.sample(n)` then draws z from what the codes are really like. A
-    Gaussian encoder's codes are draws from q(z|x), so that what is fitted is the aggregated posterior.
+    Gaussian encoder's codes are draws from q(z|x), so that what is fitted is the aggregated posterior. Of a code of
+    codewords it is their numbers, with what the model is told: `sample`, the rate and the ELBO are then those under
+    the fitted prior, which is bound to that codebook.
 
-    Arguments: `prior` a module of `priors` with a `fit`, such as `GaussianMixture(model.latent, components=10)`; None
-    for the model's own. At most `rows` rows are read.
+    Arguments: `prior` a module of `priors` with a `fit`, such as `GaussianMixture(model.latent, components=10)`, or its
+    class or `partial`, which is built for this model: `PixelCNN`; None for the model's own. At most `rows` rows are
+    read.
     Returns: the fitted prior, which is now the model's.
-    Raises: TypeError for a prior that cannot be fitted or sampled, or classes for a code of numbers; ValueError for one
-    of another number of units.
+    Raises: TypeError for a prior that cannot be fitted or sampled, or one of another kind of code; ValueError for one
+    of another number of units, grid, codebook or context.
     Reference: From Variational to Deterministic Autoencoders (Ghosh et al., 2020), arXiv:1903.12436, section 4.
 
     Example:
@@ -85,7 +95,7 @@ def fit_prior(
         >>> model.sample(3).mean.shape
         torch.Size([3, 8])
     """
-    chosen: Any = prior if prior is not None else model.prior
+    chosen: Any = model.prior if prior is None else prior if isinstance(prior, nn.Module) else _built(model, prior)
     if not hasattr(chosen, "fit"):
         if prior is None and chosen is not None:
             return chosen  # a fixed prior has nothing to fit
@@ -103,6 +113,10 @@ def fit_prior(
             "the first units of this code are a label, whose prior is no matter of fitting numbers: sample with a "
             "label, model.draw(n), or train a model without labels in its code"
         )
+    few = as_rows(data)
+    few = few.take(torch.arange(min(len(few), rows)))
+    if hasattr(model.posterior, "embed") or hasattr(chosen, "codebook"):
+        return _described(model, _fit_to_codewords(model, few, chosen, seed))
     if chosen.latent != model.latent:
         raise ValueError(f"the model's code has {model.latent} units; this prior is for {chosen.latent}")
     if getattr(chosen, "discrete", False) != isinstance(model.posterior, Concrete):
@@ -110,15 +124,70 @@ def fit_prior(
             f"{type(chosen).__name__} cannot be the prior of a {type(model.posterior).__name__} code: Concrete codes "
             "are choices among classes and take Categorical(latent), all others are numbers and take any other prior"
         )
-    few = as_rows(data)
-    few = few.take(torch.arange(min(len(few), rows)))
     with draws.seeded(seed, 12, 0):
         chosen.to("cpu").fit(codes(model, few, draw=True))
-    model.posterior.prior = chosen.to(next(model.parameters()).device)
+    model.posterior.prior = chosen.to(device_of(model))
+    return _described(model, chosen)
+
+
+def _built(model: Model, prior: Callable[..., nn.Module]) -> nn.Module:
+    """A prior of some class for the codes of this model."""
+    asks = inspect.signature(prior).parameters
+    posterior: Any = model.posterior
+    if hasattr(posterior, "embed") != ("codebook" in asks):
+        raise TypeError(_other_kind(model, getattr(getattr(prior, "func", prior), "__name__", str(prior))))
+    sizes = (posterior.grid, posterior.codebook) if hasattr(posterior, "embed") else (model.latent,)
+    return prior(*sizes, **({"context": model.context} if "context" in asks else {}))
+
+
+def _other_kind(model: Model, name: str) -> str:
+    posterior: Any = model.posterior
+    if hasattr(posterior, "embed"):
+        return (
+            f"{name} cannot be the prior of a {type(posterior).__name__} code, which is numbers of codewords in a grid "
+            f"of {posterior.grid}: take Codewords, PixelCNN or Transformer, built as prior(grid, codebook)"
+        )
+    return (
+        f"{name} is over numbers of codewords, and a {type(posterior).__name__} code has none: take a prior over "
+        f"units, such as GaussianMixture({model.latent})"
+    )
+
+
+def _fit_to_codewords(model: Model, data: Rows, chosen: Any, seed: int) -> nn.Module:
+    """Fits a prior to the numbers of the codewords, where the model lies, and gives it to the model."""
+    posterior: Any = model.posterior
+    if not (hasattr(posterior, "embed") and hasattr(chosen, "codebook")):
+        raise TypeError(_other_kind(model, type(chosen).__name__))
+    if getattr(chosen, "context", 0) not in (0, model.context):
+        raise ValueError(
+            f"the model is told {model.context} features of every row; this prior is to be told {chosen.context}"
+        )
+    chosen.to(next(model.parameters())).begin()
+    chosen.check(posterior)
+    own, posterior.prior = posterior.prior, chosen  # not fitted yet, it costs nothing to ask
+    try:
+        index: list[Any] = []
+        told: list[Tensor] = []
+        for batch in batches(model, data):
+            index.append(model.encode(batch.x, batch.context).index)
+            told += [] if batch.context is None else [batch.context]
+        with draws.seeded(seed, 12, 0):
+            chosen.fit(torch.cat(index), torch.cat(told) if told else None)
+    except BaseException:
+        chosen.begin()
+        posterior.prior = own
+        raise
+    chosen.sign(posterior)
+    return chosen
+
+
+def _described(model: Model, chosen: nn.Module) -> nn.Module:
+    """Writes a prior into the model's description; sizes that the model decides are left out."""
     if model.spec is not None:
         own = describe("prior", chosen)
         for arguments in own.values():
-            arguments.pop("latent", None)
+            for size in ("latent", "grid", "codebook"):
+                arguments.pop(size, None)
         model.spec = {**model.spec, "arguments": {**model.spec["arguments"], "prior": own}}
     return chosen
 

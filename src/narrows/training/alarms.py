@@ -178,20 +178,20 @@ def _buffers_kept(*modules: nn.Module) -> Iterator[None]:
 def _without_gradient(model: Model, objective: Objective, rows: Rows) -> list[str]:
     with _buffers_kept(model, objective):
         terms = objective(model, rows.batch(torch.arange(min(len(rows), 64))))
-    weighed: dict[str, Tensor] = {"distortion (reconstruction)": terms.distortion}
-    if objective.beta(None) and not getattr(model.posterior, "certain", False):  # a codeword costs what it costs
-        weighed["rate (KL)"] = terms.rate
-    parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
-    dead = []
-    for name, term in weighed.items():
-        gradients: tuple[Tensor | None, ...] = (None,)
-        if term.requires_grad:
-            gradients = torch.autograd.grad(term.sum(), parameters, retain_graph=True, allow_unused=True)
-        if not any(g is not None and bool(g.any()) for g in gradients):
-            dead.append(
-                f"the gradient of the {name} is zero, so this term changes nothing; look for a detach() or a layer "
-                "that ignores its input"
-            )
+        weighed: dict[str, Tensor] = {"distortion (reconstruction)": terms.distortion}
+        if objective.beta(None) and not getattr(model.posterior, "certain", False):  # a codeword costs what it costs
+            weighed["rate (KL)"] = terms.rate
+        parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
+        dead = []
+        for name, term in weighed.items():
+            gradients: tuple[Tensor | None, ...] = (None,)
+            if term.requires_grad:
+                gradients = torch.autograd.grad(term.sum(), parameters, retain_graph=True, allow_unused=True)
+            if not any(g is not None and bool(g.any()) for g in gradients):
+                dead.append(
+                    f"the gradient of the {name} is zero, so this term changes nothing; look for a detach() or a layer "
+                    "that ignores its input"
+                )
     return dead
 
 

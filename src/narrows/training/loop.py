@@ -127,6 +127,10 @@ def fit(
         config = _config(model, objective, data, rows, training)
         config["alarms"] = alarms.before(model, objective, rows, training.batch)
         restored = _open(Path(folder), config, resume, here) if folder is not None else (_State(), {})
+        afterwards = hasattr(model.posterior, "embed")  # codewords, whose numbers mean nothing until they are learned
+        if afterwards:
+            model.prior.enough(len(rows))  # type: ignore[union-attr]
+            model.prior.begin()  # type: ignore[union-attr]
         model.to(device).train(), objective.to(device).train()
         run = Run(model, objective, config, [], None, kept, data)
         rows, held = rows.to(device), None if held is None else held.to(device)
@@ -136,7 +140,8 @@ def fit(
             restored[0].seconds = time.monotonic() - began
         _loop(run, rows, held, training, restored, here, quiet, 0 if solved else None)
         model.eval(), objective.eval()
-        if model.prior is not None and not model.density and objective.discrepancy is None:
+        if model.prior is not None and (afterwards or (not model.density and objective.discrepancy is None)):
+            Progress(0, quiet or here.rank > 0).say(f"fitting {type(model.prior).__name__} to the codes")
             fit_prior(model, rows, seed=training.seed)  # it took no part in training
         if here.rank == 0:
             found = alarms.after(model, held or rows, objective.free_bits) + alarms.dead(model, rows)
