@@ -13,10 +13,10 @@ from narrows import recipes
 from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
 from narrows.likelihoods import Bernoulli, Gaussian, NegativeBinomial
-from narrows.networks import Conv, Mlp
+from narrows.networks import Conv, Mlp, Unet
 from narrows.priors import VampPrior
 
-__all__ = ["arguments", "bound", "counted", "latent", "operations"]
+__all__ = ["arguments", "bound", "counted", "latent", "operations", "readable"]
 
 WIDEST = 4096  # units of a sparse code where nobody says how many
 CLASSES = 10  # of each choice
@@ -51,6 +51,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     if chosen.get("latent") in (None, "auto"):
         chosen["latent"] = min(4 * math.prod(data.shape), WIDEST) if many else latent(data.train)
         chosen["latent"] *= CLASSES if recipes.choices(recipe) else 1
+        if standard["latent"] is None:  # as large as a row
+            chosen["latent"] = math.prod(data.shape)
     if standard["prior"] is VampPrior and "prior" not in chosen:
         few = min(len(data.train) // 10 + 1, PSEUDO)
         chosen["prior"] = partial(VampPrior, pseudo=few)
@@ -77,6 +79,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     if "network" not in chosen:
         large = data.image and min(data.shape[-2:]) >= 32 and standard["network"] is Mlp and "hidden" not in chosen
         chosen["network"] = partial(Conv, width=16) if large else standard["network"]
+        if standard["latent"] is None and data.image and min(data.shape[-2:]) >= 8:
+            chosen["network"] = partial(Unet, width=24)
     return chosen
 
 
@@ -101,3 +105,11 @@ def bound(forward: Callable[[], Any], parts: int) -> tuple[int, int]:
     pairs = BOUND / max(operations(forward), 1) / parts  # of a row and a draw
     rows = int(min(1000, max(100, pairs / 250)))
     return int(min(1000, max(50, pairs / rows))), rows
+
+
+def readable(there_and_back: Callable[[], Any]) -> int:
+    """Rows of a part to read where all could be: 10,000, fewer where a decoder takes many passes, but at least 100.
+
+    `there_and_back` takes one row to its code and back.
+    """
+    return int(min(10_000, max(100, 1e13 / max(operations(there_and_back), 1))))

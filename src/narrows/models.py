@@ -68,6 +68,11 @@ class Model(nn.Module, ABC):
         """Whether q(z|x) and p(z) can both score a code: then there is a rate, and a bound on log p(x)."""
         return bool(self.posterior.density) and self.prior is not None and getattr(self.prior, "density", True)
 
+    @property
+    def weighed(self) -> bool:
+        """Whether q(z|x) and p(z) score every single draw, and neither is known by a lower bound only."""
+        return self.density and not any(getattr(part, "bounded", False) for part in (self.posterior, self.prior))
+
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:
         """Rows (B, *event) through a code and back, `samples` draws a row."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from narrows import draws
 from narrows.data import Rows
 from narrows.data import rows as as_rows
+from narrows.diffusion import Diffusion
 from narrows.evaluate.common import Mean, batches, device_of
 from narrows.models import Model
 
@@ -44,10 +45,14 @@ class RoundTrip(NamedTuple):
 @torch.no_grad()
 def active_units(model: Model, data: Rows | Tensor) -> ActiveUnits:
     """Which units are active, by the variance of the posterior mean and by the rate."""
-    means, rates = [], []
+    means: list[Tensor] = []
+    rates: list[Tensor] = []
     for batch in batches(model, data):
         code = model.encode(batch.x, batch.context)
         means.append(code.z.double().cpu())
+        if isinstance(model, Diffusion):  # whose code is cheap, and the way to it is not
+            with draws.seeded(0, 18, len(rates)):
+                code = model(batch.x, batch.context).code
         rates.append(code.rates.double().cpu())
     variance = torch.cat(means).var(0, correction=0)
     known = model.density and getattr(model.posterior, "closed", True) and rates[0].shape[-1] == model.latent

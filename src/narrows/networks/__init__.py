@@ -6,5 +6,6 @@ and called as `network(x, context)`. Any module with that call will do in their 
 
 from narrows.networks.dense import Dictionary, Mlp, Residual, mirrored
 from narrows.networks.images import Conv
+from narrows.networks.unet import Unet
 
-__all__ = ["Conv", "Dictionary", "Mlp", "Residual", "mirrored"]
+__all__ = ["Conv", "Dictionary", "Mlp", "Residual", "Unet", "mirrored"]

@@ -9,6 +9,7 @@ normal gives it for h alone by `given(h)`.
 
 from narrows.posteriors.choices import Concrete
 from narrows.posteriors.densities import Flow, FullGaussian, Gaussian
+from narrows.posteriors.noised import Noised
 from narrows.posteriors.points import Deterministic, Sparse
 
-__all__ = ["Concrete", "Deterministic", "Flow", "FullGaussian", "Gaussian", "Sparse"]
+__all__ = ["Concrete", "Deterministic", "Flow", "FullGaussian", "Gaussian", "Noised", "Sparse"]

@@ -26,6 +26,7 @@ from narrows.recipes.dictionaries import sparse
 from narrows.recipes.disentangling import annealed_vae, beta_tc_vae, dip_vae, factor_vae, infovae
 from narrows.recipes.labelled import conditional, semi_supervised, semi_supervised_aae
 from narrows.recipes.matched import aae, swae, wae_mmd
+from narrows.recipes.noised import diffusion
 from narrows.recipes.points import autoencoder, contractive, denoising, dropout, linear, regularised, stacked
 from narrows.recipes.variational import (
     beta_vae,
@@ -58,6 +59,7 @@ __all__ = [
     "defaults",
     "denoising",
     "deterministic",
+    "diffusion",
     "dip_vae",
     "dropout",
     "factor_vae",

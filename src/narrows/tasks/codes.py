@@ -10,6 +10,7 @@ from narrows import draws
 from narrows.baselines import fit_pca
 from narrows.data import Rows
 from narrows.data import rows as as_rows
+from narrows.diffusion import Diffusion
 from narrows.evaluate import active_units, codes
 from narrows.labels import labels_of
 from narrows.models import Model
@@ -92,6 +93,11 @@ def fit_prior(
         raise TypeError(
             "a prior that is fitted to codes has a method fit(z) and can be sampled; got "
             f"{type(chosen).__name__}. Take GaussianMixture(latent) or MultivariateGaussian(latent) of narrows.priors"
+        )
+    if isinstance(model, Diffusion):
+        raise TypeError(
+            "the code of a diffusion is noise by construction, and its prior N(0, I) fits already: there is nothing to "
+            "fit. Sample with model.sample(n) or model.ancestral(n)"
         )
     if labels_of(model):
         raise TypeError(

@@ -74,10 +74,10 @@ def _spherical(ends: Tensor, weight: Tensor) -> Tensor:
 def _along_density(model: Model, ends: Tensor, context: Tensor | None, steps: int) -> Tensor:
     """Codes (steps, D) on the path of least energy in the metric p(z)^(-2/D) between two (2, D)."""
     prior: Any = model.prior
-    if prior is None or not getattr(prior, "density", True):
+    if prior is None or not getattr(prior, "density", True) or getattr(prior, "bounded", False):
         raise TypeError(
-            "a path along the density needs p(z), and this model has none. Wrong: path='density'; right: "
-            "fit_prior(model, data) first, or path='linear'"
+            "a path along the density needs p(z), and this model has none, or only a bound on it. Wrong: "
+            "path='density'; right: fit_prior(model, data) first, or path='linear'"
         )
     links = -(-LINKS // (steps - 1))  # between two steps
     chain = torch.linspace(0, 1, links * (steps - 1) + 1, dtype=torch.float64)[:, None]

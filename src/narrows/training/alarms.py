@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from narrows.data import Rows
+from narrows.diffusion import Diffusion
 from narrows.evaluate import active_units, features
 from narrows.labels import labels_of
 from narrows.models import Model
@@ -119,7 +120,7 @@ def before(model: Model, objective: Objective, rows: Rows, size: int) -> list[st
             f"the model to choose; take --set active={max(width // 4, 1)} or less"
         )
     units = int(getattr(model.posterior, "variables", model.latent))  # a choice is one number, whatever its classes
-    if rows.wanted == rows.shape and units >= width and not sparse:
+    if rows.wanted == rows.shape and units >= width and not sparse and not isinstance(model, Diffusion):
         found.append(
             f"the code has {model.latent} units and a row only {width} values: nothing forces the model to compress; "
             f"take --latent {max(width // 2, 1)} or less"
@@ -144,6 +145,8 @@ def before(model: Model, objective: Objective, rows: Rows, size: int) -> list[st
 def _without_gradient(model: Model, objective: Objective, rows: Rows) -> list[str]:
     terms = objective(model, rows.batch(torch.arange(min(len(rows), 64))))
     weighed: dict[str, Tensor] = {"distortion (reconstruction)": terms.distortion}
+    if isinstance(model, Diffusion):  # whose p(x|z_0) takes no network
+        weighed = {}
     if objective.beta(None):
         weighed["rate (KL)"] = terms.rate
     parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
@@ -172,7 +175,7 @@ def collapsed(model: Model, rows: Rows, rate: float) -> bool:
     `rate` is the mean rate of training rows since the last check, nats: rows are read only where that leaves each unit
     below 0.01 on average, so a healthy run pays nothing. The model is left in training mode.
     """
-    if not model.density or not rate < 0.01 * model.latent:
+    if not model.density or isinstance(model, Diffusion) or not rate < 0.01 * model.latent:
         return False
     units = active_units(model, rows.take(torch.arange(min(len(rows), 256))))
     model.train()
@@ -181,7 +184,7 @@ def collapsed(model: Model, rows: Rows, rate: float) -> bool:
 
 def after(model: Model, rows: Rows) -> list[str]:
     """What the trained code shows: posterior collapse, units that never change (of sparse codes see `dead`)."""
-    if isinstance(model.posterior, Sparse):
+    if isinstance(model.posterior, Sparse) or isinstance(model, Diffusion):  # the latter's code is x's own values
         return []
     units = active_units(model, rows.take(torch.arange(min(len(rows), 2000))))
     style = slice(labels_of(model), None)  # labels in a code are no units that could be left out
