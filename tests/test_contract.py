@@ -69,7 +69,9 @@ RECIPES = [
 ]
 
 SMALL = {"latent": 3, "network": partial(Mlp, hidden=(8,))}
-OWN: dict[str, dict[str, Any]] = {  # what else a small member is given: something to be told, and codes of three units with a label among them
+OWN: dict[
+    str, dict[str, Any]
+] = {  # what else a small member is given: something to be told, and codes of three units with a label among them
     "conditional": {"context": 2},
     "diffusion": {"jumps": 3},
     "semi_supervised": {"latent": 1},

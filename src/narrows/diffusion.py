@@ -112,7 +112,7 @@ class Diffusion(Model):
     def ancestral(self, n: int, context: Tensor | None = None) -> Distribution:
         """p(x|z_0) at the end of n ways down by all steps with their noise: draws from the model that the ELBO is of.
 
-        `sample` takes `jumps` steps without noise instead. Raises: as `sample`.
+        `sample` takes `jumps` steps without noise. Raises: as `sample`.
         """
         z = self.posterior.noise.walk(self.denoise, self.draw(n, context), context)  # type: ignore[operator, union-attr]
         return self._seen(z, context)

@@ -129,16 +129,26 @@ class Noise(nn.Module):
         return 0.5 * self.steps * torch.expm1(gap)
 
     def jump(self, network: Denoiser, z: Tensor, jumps: int, context: Tensor | None = None, up: bool = False) -> Tensor:
-        """From copies at the last time to the first by `jumps` steps without noise, or `up` from first to last.
+        r"""From copies at the last time to the first by `jumps` steps without noise, or `up` from first to last.
 
-        z' = alpha' v^ + sigma' e^ (Song et al. 2021, arXiv:2010.02502, equation 12 with sigma = 0), evenly in gamma.
+        .. math:: \frac{dz}{d\phi} = w(z, \phi), \quad \tan \phi = \sigma / \alpha
+
+        With row and noise held, a step is a turn of z towards w (Salimans & Ho 2022, appendix D; DDIM, Song et al.
+        2021, arXiv:2010.02502, equation 12 without noise); a second look from its end makes it one of second order, in
+        two passes (Karras et al. 2022, arXiv:2206.00364, algorithm 1).
         """
-        times = torch.linspace(0, 1, jumps + 1, dtype=z.dtype, device=z.device)
-        times = times if up else times.flip(0)
+        low, high = (math.atan(math.exp(gamma / 2)) for gamma in (self.first, self.last))
+        angles = torch.linspace(low, high, jumps + 1, dtype=z.dtype, device=z.device)
         one = torch.ones_like(z[:, :1])
-        for here, there in pairwise(times):
-            row, noise = self.guess(network, z, here * one, context)
-            z = self.mixed(row, noise, self.gamma(there))
+
+        def turned(z: Tensor, angle: Tensor) -> Tensor:
+            u = (2 * angle.tan().log() - self.first) / (self.last - self.first)
+            return network(z, self.told(u.clamp(0, 1) * one, context)).flatten(1)
+
+        for here, there in pairwise(angles if up else angles.flip(0)):
+            turn, w = there - here, turned(z, here)
+            z, straight = turn.cos() * z + turn.sin() * w, turn.cos() * w - turn.sin() * z
+            z = z + turn / 2 * (turned(z, there) - straight)
         return z
 
     def walk(self, network: Denoiser, z: Tensor, context: Tensor | None = None) -> Tensor:

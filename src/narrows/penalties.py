@@ -150,6 +150,9 @@ class Denoising(_Penalty):
     Reference: Denoising Diffusion Probabilistic Models (Ho et al., 2020), arXiv:2006.11239, equation 14.
     """
 
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(weight)
+
     def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
         posterior, step = model.posterior, found.code.index
         if not isinstance(posterior, Noised) or step is None:

@@ -24,7 +24,7 @@ class Noised(nn.Module):
     the model: `priced` gives it.
 
     Arguments: `prior` the standard normal of as many units as a row has values; `steps`, `first`, `last` as `Noise`;
-        `jumps` steps without noise from x to its code and back.
+        `jumps` steps without noise from x to its code and back, of two passes each.
     Shapes: h (B, latent) -> z (S, latent), rates (S, latent) nats; log_q, log_p None: sums over steps, never of a draw.
     Raises: TypeError for another prior, or without a model; ValueError for fewer than one jump.
     References: Denoising Diffusion Probabilistic Models (Ho et al., 2020), arXiv:2006.11239; Variational Diffusion
@@ -35,7 +35,7 @@ class Noised(nn.Module):
     density = closed = bounded = True
 
     def __init__(
-        self, prior: nn.Module, steps: int = 1000, first: float = -13.3, last: float = 7.0, jumps: int = 25
+        self, prior: nn.Module, steps: int = 1000, first: float = -13.3, last: float = 7.0, jumps: int = 12
     ) -> None:
         super().__init__()
         if not isinstance(prior, StandardNormal):

@@ -63,7 +63,7 @@ class Diffusion(_Standardised):
 
     bounded = True
 
-    def __init__(self, latent: int, steps: int = 100, hidden: int = 128, blocks: int = 2) -> None:
+    def __init__(self, latent: int, steps: int = 200, hidden: int = 128, blocks: int = 2) -> None:
         super().__init__(latent)
         self.steps, self.hidden, self.blocks = steps, hidden, blocks
         self.noise = Noise(steps, first=-8.0, last=6.0)

@@ -34,7 +34,7 @@ def _row(common: Common) -> int:
 
 
 @recipe(latent=None, likelihood=DiscretisedLogistic, network=Residual, prior=StandardNormal)
-def diffusion(common: Common, steps: int = 1000, jumps: int = 25, simple: float = 1.0, **objective: Any) -> Parts:
+def diffusion(common: Common, steps: int = 1000, jumps: int = 12, simple: float = 1.0, **objective: Any) -> Parts:
     """Diffusion: noise taken away step by step (Ho et al. 2020, arXiv:2006.11239; Kingma et al. 2021)."""
     p, shape = common.likelihood(common.shape), common.shape
     posterior = Noised((common.prior or StandardNormal)(_row(common)), steps, _first(p), jumps=jumps)
