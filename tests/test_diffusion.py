@@ -225,6 +225,7 @@ def test_the_way_without_noise_is_known_for_a_normal() -> None:
             errors.append(float((model.decode(z).mean - x).abs().max()))
     assert errors[0] < 0.05
     assert errors[1] < 0.3 * errors[0]
+    assert errors[2] < 2e-5
     alphas, sigmas = ([1 / math.sqrt(1 + math.exp(s * g)) for g in (FIRST, LAST)] for s in (1, -1))
     first, last = ((a**2 * denoiser.deviation[0] ** 2 + s**2).sqrt() for a, s in zip(alphas, sigmas, strict=True))
     expected = alphas[1] * denoiser.mean[0] + last * alphas[0] * (x - denoiser.mean[0]) / first
