@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from narrows import recipes
 from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
+from narrows.diffusion import Diffusion
 from narrows.likelihoods import Bernoulli, Gaussian, NegativeBinomial
+from narrows.models import Model
 from narrows.networks import Conv, Mlp, Unet
 from narrows.priors import VampPrior
 
@@ -21,6 +23,7 @@ __all__ = ["arguments", "bound", "counted", "latent", "operations", "readable"]
 WIDEST = 4096  # units of a sparse code where nobody says how many
 CLASSES = 10  # of each choice
 PSEUDO = 500  # pseudo-inputs of a VampPrior (Tomczak & Welling 2018, section 4)
+READ = 2e10  # floating-point operations of reading the rows of one part by a diffusion
 BOUND = 5e11  # floating-point operations of a first look at the likelihood: a quarter of a minute on two cores
 
 
@@ -40,7 +43,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
 
     A sparse code gets four units for each value of a row, at most 4,096, a code of choices ten classes for each
     component; a VampPrior at most one pseudo-input for ten training rows. Images of 32 x 32 and more get convolutions
-    from 16 channels up, everything else a perceptron of 512 hidden units. A recipe whose own network or likelihood is
+    from 16 channels up, everything else a perceptron of 512 hidden units. Where the code is as large as a row, so is
+    `latent`, and images from 8 x 8 up get a U-Net of 16 channels. A recipe whose own network or likelihood is
     another means just that, whatever the data.
     """
     standard = {name: p.default for name, p in inspect.signature(getattr(recipes, recipe)).parameters.items()}
@@ -80,7 +84,7 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
         large = data.image and min(data.shape[-2:]) >= 32 and standard["network"] is Mlp and "hidden" not in chosen
         chosen["network"] = partial(Conv, width=16) if large else standard["network"]
         if standard["latent"] is None and data.image and min(data.shape[-2:]) >= 8:
-            chosen["network"] = partial(Unet, width=24)
+            chosen["network"] = partial(Unet, width=16)
     return chosen
 
 
@@ -107,9 +111,12 @@ def bound(forward: Callable[[], Any], parts: int) -> tuple[int, int]:
     return int(min(1000, max(50, pairs / rows))), rows
 
 
-def readable(there_and_back: Callable[[], Any]) -> int:
-    """Rows of a part to read where all could be: 10,000, fewer where a decoder takes many passes, but at least 100.
-
-    `there_and_back` takes one row to its code and back.
-    """
-    return int(min(10_000, max(100, 1e13 / max(operations(there_and_back), 1))))
+def readable(model: Model, most: int = 10_000) -> int:
+    """Rows that are read where `most` could be: fewer where a way there and back takes many passes, at least 100."""
+    if not isinstance(model, Diffusion):
+        return most
+    one = next(model.parameters()).new_zeros(1, *model.shape)
+    told = one.new_zeros(1, model.context) if model.context else None
+    with torch.no_grad():
+        each = operations(lambda: model.decode(model.encode(one, told).z, told))
+    return int(min(most, max(100, READ / max(each, 1))))

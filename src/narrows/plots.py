@@ -8,6 +8,7 @@ from torch.nn.functional import one_hot
 
 from narrows import draws, pictures
 from narrows.data import Data, Rows
+from narrows.defaults import readable
 from narrows.evaluate import active_units, codes, inputs, reconstruct
 from narrows.store import Run
 from narrows.tasks import project
@@ -34,7 +35,7 @@ def judged(data: Data) -> tuple[Rows, str]:
 def reconstructions(run: Run, worst: bool = False, count: int = 12) -> Pairs:
     """Rows and their reconstructions: chosen by a fixed seed, or those with the largest error."""
     few = judged(run.data)[0]
-    few = few.take(torch.arange(min(len(few), 2000)))
+    few = few.take(torch.arange(min(len(few), readable(run.model, 2000))))
     x = inputs(run.model, few)
     again = reconstruct(run.model, few)
     errors = (again - x).square().flatten(1).sum(1)
@@ -85,13 +86,13 @@ class Plot:
     def rates(self) -> "Figure":
         """Rate of each unit of the code on training rows, or its variance where the code has no density."""
         train = self.run.data.train
-        units = active_units(self.run.model, train.take(torch.arange(min(len(train), 10_000))))
+        units = active_units(self.run.model, train.take(torch.arange(min(len(train), readable(self.run.model)))))
         return pictures.rates(units.variance, units.rate)
 
     def latent(self, method: str = "auto") -> "Figure":
         """Codes of the test rows in two dimensions, coloured by label."""
         shown = judged(self.run.data)[0]
-        few = shown.take(torch.arange(min(len(shown), 5000)))
+        few = shown.take(torch.arange(min(len(shown), readable(self.run.model, 5000))))
         return pictures.scatter(*project(codes(self.run.model, few), method), few.label, self.run.data.classes)
 
     def reconstructions(self, worst: bool = False) -> "Figure":
