@@ -27,10 +27,12 @@ STAIRS = [
         "divergences",
         "likelihoods",
         "flows",
+        "noise",
         "priors",
         "schedules",
         "posteriors",
         "models",
+        "diffusion",
         "labels",
     ),
     *(

@@ -256,6 +256,20 @@ BUGS = [
     ("a rotation without its length", "posteriors/quantised", "_valued(e, scale * turned)", "_valued(e, turned)"),
     ("levels off by a half", "posteriors/scalars", ".tanh() * half - offset", ".tanh() * half"),
     ("codewords of another place", "priors/codewords", "log_p[places, index", "log_p[places.flip(0), index"),
+    ("a step for the sum of all", "noise", "0.5 * self.steps * torch.expm1(now", "0.5 * torch.expm1(now"),
+    ("steps priced from the wrong end", "noise", "torch.expm1(now - before)", "-torch.expm1(before - now)"),
+    ("old noise kept whole", "noise", "(1 - c).sqrt() * noise + c.sqrt()", "noise + c.sqrt()"),
+    ("no second look", "noise", "turn / 2 * (turned", "0 * turn * (turned"),
+    ("weights of single steps", "noise", "0.5 * self.steps * torch.expm1(gap)", "0.5 * torch.expm1(gap)"),
+    ("the top forgotten", "posteriors/noised", "rates = found.rates + repeated", "rates = found.rates + 0 * repeated"),
+    ("z_0 for x", "diffusion", "encoder.back(rise * first)", "encoder.back(first)"),
+    (
+        "levels seen through sigma, not its square",
+        "likelihoods/levels",
+        "[x - 0.5, _said(sigma.square() * (",
+        "[x - 0.5, _said(sigma * (",
+    ),
+    ("a bound of codes without their width", "priors/diffusion", ".sum(1) - self.width.log().sum()", ".sum(1)"),
     ("a code in use called collapsed", "training/alarms", "return not units.by_variance.any() and", "return True or"),
     ("average of the weights the wrong way round", "training/average", "1 - kept)", "kept)"),
     ("average without its gentle start", "training/average", "min(self.share, (1 + step) / (10 + step))", "self.share"),
@@ -322,6 +336,18 @@ RUNGS = {
         "test_kept_rungs_stay_and_the_others_are_drawn_given_them",
     ],
 }
+NOISED = {
+    "diffusion": ["test_the_way_without_noise_is_known_for_a_normal"],
+    "likelihoods/levels": ["test_levels_seen_through_noise"],
+    "noise": [
+        "test_the_bound_of_a_mixture_is_the_one_by_quadrature",
+        "test_the_way_without_noise_is_known_for_a_normal",
+        "test_all_steps_with_their_noise_have_the_moments_they_should",
+        "test_the_simple_loss_is_the_formula",
+    ],
+    "posteriors/noised": ["test_the_bound_of_a_mixture_is_the_one_by_quadrature"],
+    "priors/diffusion": ["test_the_bound_of_a_prior_is_that_of_codes_in_their_units"],
+}
 
 BEYOND = {
     "evaluate/annealed": [
@@ -385,6 +411,7 @@ TESTS = {
     "priors/codewords": (*QUANTISED, f"codeprior.py::{CODES[3]}"),
     "training/loop": (f"codeprior.py::{CODES[4]}",),
     **dict.fromkeys(("posteriors/quantised", "posteriors/scalars"), QUANTISED),
+    **{module: tuple(f"diffusion.py::{name}" for name in names) for module, names in NOISED.items()},
     **{module: tuple(f"beyond.py::{name}" for name in names) for module, names in BEYOND.items()},
     **{module: tuple(f"ladder.py::{name}" for name in names) for module, names in RUNGS.items()},
 }

@@ -12,16 +12,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from narrows import recipes
 from narrows.baselines import fit_pca
 from narrows.data import Data, Rows
+from narrows.diffusion import Diffusion
 from narrows.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, LogisticMixture, NegativeBinomial
-from narrows.networks import Conv, Grid, Mlp
+from narrows.models import Model
+from narrows.networks import Conv, Grid, Mlp, Unet
 from narrows.priors import VampPrior
 
-__all__ = ["arguments", "bound", "counted", "latent", "operations"]
+__all__ = ["arguments", "bound", "counted", "latent", "operations", "readable"]
 
 WIDEST = 4096  # units of a sparse code where nobody says how many
 CLASSES = 10  # of each choice
 CODEBOOK = 512  # codewords (van den Oord et al. 2017, section 4)
 PSEUDO = 500  # pseudo-inputs of a VampPrior (Tomczak & Welling 2018, section 4)
+READ = 2e10  # floating-point operations of reading the rows of one part by a diffusion
 BOUND = 5e11  # floating-point operations of a first look at the likelihood: a quarter of a minute on two cores
 
 
@@ -44,8 +47,9 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     rows. Images of 32 x 32 and more get convolutions from 16 channels up, everything else a perceptron of 512 hidden
     units. Codewords stand in a grid of a quarter of the sides of an image (half of them below 16 pixels), between
     convolutions, or one for each component of a row that is none, at most 16; a codebook has 512, or fewer where there
-    are not sixteen vectors for each. A recipe whose own network or likelihood is another means just that, whatever the
-    data; one with a mixture of logistics takes the data's number of levels.
+    are not sixteen vectors for each. Where the code is as large as a row, so is `latent`, and images from 8 x 8 up get
+    a U-Net of 16 channels. A recipe whose own network or likelihood is another means just that, whatever the data; one
+    with a mixture of logistics takes the data's number of levels.
     """
     standard = {name: p.default for name, p in inspect.signature(getattr(recipes, recipe)).parameters.items()}
     meant = {name: standard[name] for name in ("likelihood", "network") if isinstance(standard[name], partial)}
@@ -61,6 +65,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
         chosen["latent"] *= CLASSES if recipes.choices(recipe) else 1
         if recipes.mapped(recipe):
             chosen["latent"] = standard["latent"]
+        if standard["latent"] is None:  # as large as a row
+            chosen["latent"] = math.prod(data.shape)
     if standard["prior"] is VampPrior and "prior" not in chosen:
         few = min(len(data.train) // 10 + 1, PSEUDO)
         chosen["prior"] = partial(VampPrior, pseudo=few)
@@ -89,6 +95,8 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     if "network" not in chosen:
         large = data.image and min(data.shape[-2:]) >= 32 and standard["network"] is Mlp and "hidden" not in chosen
         chosen["network"] = partial(Conv, width=16) if large else standard["network"]
+        if standard["latent"] is None and data.image and min(data.shape[-2:]) >= 8:
+            chosen["network"] = partial(Unet, width=16)
     return chosen
 
 
@@ -130,3 +138,14 @@ def bound(forward: Callable[[], Any], parts: int) -> tuple[int, int]:
     pairs = BOUND / max(operations(forward), 1) / parts  # of a row and a draw
     rows = int(min(1000, max(100, pairs / 250)))
     return int(min(1000, max(50, pairs / rows))), rows
+
+
+def readable(model: Model, most: int = 10_000) -> int:
+    """Rows that are read where `most` could be: fewer where a way there and back takes many passes, at least 100."""
+    if not isinstance(model, Diffusion):
+        return most
+    one = next(model.parameters()).new_zeros(1, *model.shape)
+    told = one.new_zeros(1, model.context) if model.context else None
+    with torch.no_grad():
+        each = operations(lambda: model.decode(model.encode(one, told).z, told))
+    return int(min(most, max(100, READ / max(each, 1))))

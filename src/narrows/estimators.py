@@ -61,6 +61,7 @@ __all__ = [
     "ContractiveAE",
     "ConvLadderVAE",
     "DenoisingAE",
+    "Diffusion",
     "DropoutAE",
     "FactorVAE",
     "FlowVAE",
@@ -558,4 +559,17 @@ class ConcreteVAE(_Estimator, recipe="concrete", also=("beta", "free_bits")):
         >>> codes = ConcreteVAE(latent=6, training=Training(epochs=2)).fit_transform(X)
         >>> np.allclose(codes.sum(1), 1)  # one choice among 6 classes
         True
+    """
+
+
+class Diffusion(_Estimator, recipe="diffusion"):
+    """Diffusion: noise taken away step by step; the code is the noise that leads to a row (recipe `diffusion`).
+
+    `score_samples` is the ELBO from 64 of its `steps`; `sample` and the code take `jumps` steps without noise.
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> diffusion = Diffusion(training=Training(epochs=2)).fit(X)
+        >>> diffusion.transform(X).shape, diffusion.sample(3).shape, diffusion.score_samples(X).shape
+        ((100, 5), (3, 5), (100,))
     """

@@ -72,6 +72,11 @@ class Model(nn.Module, ABC):
         """Whether q(z|x) and p(z) can both score a code: then there is a rate, and a bound on log p(x)."""
         return bool(self.posterior.density) and self.prior is not None and getattr(self.prior, "density", True)
 
+    @property
+    def weighed(self) -> bool:
+        """Whether q(z|x) and p(z) score every single draw, and neither is known by a lower bound only."""
+        return self.density and not any(getattr(part, "bounded", False) for part in (self.posterior, self.prior))
+
     def check(self) -> None:
         """Raises ValueError where the prior was fitted to the codes of another codebook than this model's."""
         if hasattr(self.prior, "check"):

@@ -264,6 +264,12 @@ class Objective(nn.Module):
                 "a deterministic code has no density, so no rate to weigh or sample. Use beta=0 and the closed "
                 "rate (recipe autoencoder), or a posterior with a density (recipes vae, iwae)"
             )
+        if model.density and not model.weighed and (sampled or self.gradient is not None):
+            raise TypeError(
+                "a diffusion prices a row by steps that are drawn: a lower bound, estimated, with which no single draw "
+                'can be weighed or differentiated in another way. Wrong: rate="sampled", bound=iwae or a gradient of '
+                'its own; right: bound=elbo with rate="closed", as recipe diffusion has it'
+            )
         if sampled and getattr(model.posterior, "relaxed", False):
             raise TypeError(
                 "a relaxed draw is no draw from q, and through a choice no gradient of log q - log p passes. Wrong: "

@@ -16,7 +16,7 @@ from narrows.contract import Batch, Pass, repeated
 from narrows.labels import labels_of
 from narrows.models import Model
 from narrows.networks import Dictionary
-from narrows.posteriors import Sparse
+from narrows.posteriors import Noised, Sparse
 
 __all__ = [
     "L0",
@@ -25,6 +25,7 @@ __all__ = [
     "Contraction",
     "CrossEntropy",
     "DecoderSlope",
+    "Denoising",
     "Energy",
     "Resampling",
     "TargetActivity",
@@ -134,6 +135,35 @@ class DecoderSlope(_Penalty):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, probes={self.probes}"
+
+
+class Denoising(_Penalty):
+    r"""Weighs the steps of a diffusion's rate anew, so that the loss sees |e - e^|^2 alike at every step.
+
+    .. math:: w \, \Big( \frac{1}{c_i} - 1 \Big) \, T \, \mathrm{KL}_i, \quad
+              T \, \mathrm{KL}_i = c_i \, |e - \hat e(z_i, i)|^2
+
+    With w = 1 the loss is distortion + KL at the top + |e - e^|^2, the simplified objective; with 0 the ELBO's. Neither
+    rate nor bound is touched.
+
+    Raises: TypeError for a model that is no diffusion.
+    Reference: Denoising Diffusion Probabilistic Models (Ho et al., 2020), arXiv:2006.11239, equation 14.
+    """
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(weight)
+
+    def forward(self, model: Model, batch: Batch, found: Pass) -> Tensor:
+        posterior, step = model.posterior, found.code.index
+        if not isinstance(posterior, Noised) or step is None:
+            raise TypeError(
+                f"Denoising weighs the steps of a diffusion, and {type(posterior).__name__} codes have none: use "
+                "recipe diffusion"
+            )
+        with torch.no_grad():  # the top takes no network
+            top = posterior.noise.top(model.hidden(batch.x, batch.context), posterior.prior()).sum(1)
+        steps = found.code.rate - repeated(top, len(step) // len(batch.x))
+        return self.weight * (1 / posterior.noise.shares(step[:, 0]) - 1).to(steps) * steps
 
 
 class Energy(_Penalty):

@@ -9,6 +9,7 @@ from torch.nn.functional import one_hot
 
 from narrows import draws, pictures
 from narrows.data import Data, Rows
+from narrows.defaults import readable
 from narrows.evaluate import active_units, codes, inputs, reconstruct, usage
 from narrows.models import Ladder
 from narrows.posteriors import Discrete
@@ -37,7 +38,7 @@ def judged(data: Data) -> tuple[Rows, str]:
 def reconstructions(run: Run, worst: bool = False, count: int = 12) -> Pairs:
     """Rows and their reconstructions: chosen by a fixed seed, or those with the largest error."""
     few = judged(run.data)[0]
-    few = few.take(torch.arange(min(len(few), 2000)))
+    few = few.take(torch.arange(min(len(few), readable(run.model, 2000))))
     x = inputs(run.model, few)
     again = reconstruct(run.model, few)
     errors = (again - x).square().flatten(1).sum(1)
@@ -96,7 +97,7 @@ class Plot:
     def rates(self) -> "Figure":
         """Rate of each unit of the code on training rows, its variance where it has none; of codewords their use."""
         train = self.run.data.train
-        train = train.take(torch.arange(min(len(train), 10_000)))
+        train = train.take(torch.arange(min(len(train), readable(self.run.model))))
         if isinstance(self.run.model.posterior, Discrete):
             return pictures.usage(*usage(self.run.model, train)[:2])
         units = active_units(self.run.model, train)
@@ -113,7 +114,7 @@ class Plot:
     def latent(self, method: str = "auto") -> "Figure":
         """Codes of the test rows in two dimensions, coloured by label."""
         shown = judged(self.run.data)[0]
-        few = shown.take(torch.arange(min(len(shown), 5000)))
+        few = shown.take(torch.arange(min(len(shown), readable(self.run.model, 5000))))
         return pictures.scatter(*project(codes(self.run.model, few), method), few.label, self.run.data.classes)
 
     def reconstructions(self, worst: bool = False) -> "Figure":

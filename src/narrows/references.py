@@ -327,6 +327,29 @@ _WORKS = {
     and Kaiser, {\\L}ukasz and Polosukhin, Illia},
   booktitle={Advances in Neural Information Processing Systems}, volume={30}, year={2017}, eprint={1706.03762}
 }""",
+    "diffusion": """@inproceedings{ho2020denoising,
+  title={Denoising Diffusion Probabilistic Models},
+  author={Ho, Jonathan and Jain, Ajay and Abbeel, Pieter},
+  booktitle={Advances in Neural Information Processing Systems}, volume={33}, pages={6840--6851}, year={2020},
+  eprint={2006.11239}
+}""",
+    "Diffusion": """@inproceedings{kingma2021variational,
+  title={Variational Diffusion Models},
+  author={Kingma, Diederik P. and Salimans, Tim and Poole, Ben and Ho, Jonathan},
+  booktitle={Advances in Neural Information Processing Systems}, volume={34}, pages={21696--21707}, year={2021},
+  eprint={2107.00630}
+}""",
+    "jumps": """@inproceedings{song2021denoising,
+  title={Denoising Diffusion Implicit Models},
+  author={Song, Jiaming and Meng, Chenlin and Ermon, Stefano},
+  booktitle={International Conference on Learning Representations}, year={2021}, eprint={2010.02502}
+}""",
+    "Unet": """@inproceedings{ronneberger2015unet,
+  title={{U-Net}: Convolutional Networks for Biomedical Image Segmentation},
+  author={Ronneberger, Olaf and Fischer, Philipp and Brox, Thomas},
+  booktitle={Medical Image Computing and Computer-Assisted Intervention}, pages={234--241}, year={2015},
+  eprint={1505.04597}
+}""",
     "adam": """@inproceedings{kingma2015adam,
   title={Adam: A Method for Stochastic Optimization},
   author={Kingma, Diederik P. and Ba, Jimmy},
@@ -363,6 +386,7 @@ _ALSO = {
     "vampprior": ["vae"],
     "VampPrior": ["vampprior"],
     "concrete": ["gumbel", "vae"],
+    "diffusion": ["Diffusion"],
     "Concrete": ["concrete", "gumbel"],
     "conv_ladder": ["vae", "ladder"],
 }

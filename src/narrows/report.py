@@ -10,7 +10,7 @@ import torch
 
 from narrows import pictures, recipes
 from narrows.data import Data
-from narrows.defaults import arguments
+from narrows.defaults import arguments, readable
 from narrows.evaluate import features
 from narrows.models import Ladder
 from narrows.plots import Pairs, judged, kept_rungs, reconstructions, samples
@@ -161,7 +161,13 @@ def _comparison(evaluation: dict[str, Any]) -> str:
             out.append(f"<tr{' class=model' if who == 'model' else ''}><td>{names[who]}</td>{cells}</tr>")
         out.append("</table><br>")
     record = list(evaluation["parts"].values())[-1]
-    if evaluation["samples"]:
+    if evaluation["samples"] and evaluation.get("estimator") == "ELBO":
+        out.append(
+            "<p class=note>± is one standard error over rows. The model's log p(x) is its ELBO, a lower bound: "
+            f"-(distortion {_pair(record['distortion'])} + rate {_pair(record['rate'])}) nats, estimated without bias "
+            f"from {evaluation['samples']:,} steps or draws a row.</p>"
+        )
+    elif evaluation["samples"]:
         bound = (
             f"the importance-weighted lower bound with K = {evaluation['samples']:,} (Monte Carlo error "
             f"{record['monte_carlo_error']:.2g} nats, median effective sample size "
@@ -293,7 +299,7 @@ def _latent(run: Run) -> str:
     codes = f"<h2>The code</h2><p>Codes of {name} rows:</p>{figure}"
     if isinstance(run.model.posterior, Discrete):  # which has no units to be moved one by one
         return codes
-    walk = traverse(run.model, shown.take(torch.arange(min(len(shown), 5000))))
+    walk = traverse(run.model, shown.take(torch.arange(min(len(shown), readable(run.model, 5000)))))
     text = (
         f"Each line moves one unit of the code from -2.5 to +2.5 standard deviations about the mean of the {name} "
         f"codes; units {', '.join(map(str, walk.units))}, by falling rate."

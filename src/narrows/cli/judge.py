@@ -25,11 +25,16 @@ def say(run: "Run") -> None:
             if "rungs" in record:
                 each = ", ".join(pair(rate) for rate in record["rungs"])
                 typer.echo(f"  rate (KL) of each rung, from the top down: {each} nats")
+        if found["samples"] and found.get("estimator") != "ELBO":
             typer.echo(
                 f"  log p(x{' | told' if found.get('told') else ''}) >= {pair(record['log_likelihood']['model'])} nats "
                 f"(K = {found['samples']:,}, "
                 f"{record['bound_rows']:,} rows, Monte Carlo error {record['monte_carlo_error']:.2g}, median effective "
                 f"sample size {record['effective_sample_size']:.3g})"
+            )
+        elif found["samples"]:
+            typer.echo(
+                f"  estimated from {found['samples']:,} steps or draws for each of {record['bound_rows']:,} rows"
             )
         for key, title in (
             ("bits_per_dimension", "bits/dim"),

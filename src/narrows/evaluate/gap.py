@@ -10,7 +10,7 @@ from narrows import draws
 from narrows.contract import Batch, repeated
 from narrows.data import Rows
 from narrows.evaluate.common import Mean, batches
-from narrows.evaluate.likelihood import BUDGET, importance
+from narrows.evaluate.likelihood import BUDGET, importance, refuse_unweighed
 from narrows.labels import labels_of
 from narrows.likelihoods import log_prob
 from narrows.models import Model
@@ -189,6 +189,7 @@ def _check(model: Model, steps: int, samples: int, lr: float) -> None:
             "there is no q(z|x) to refine: this model's code has no density. Use a model that prices its code, such as "
             "recipe vae or iwae"
         )
+    refuse_unweighed(model, "refine")
     if getattr(model.posterior, "relaxed", getattr(model.posterior, "certain", False)) or labels_of(model):
         raise TypeError(
             "q(z|x) is refined by the slope of its draws, and here a draw is a choice among classes, which has none. "

@@ -10,7 +10,7 @@ from narrows import draws
 from narrows.contract import Batch, repeated
 from narrows.data import Rows
 from narrows.evaluate.common import batches
-from narrows.evaluate.likelihood import BUDGET
+from narrows.evaluate.likelihood import BUDGET, refuse_unweighed
 from narrows.labels import labels_of
 from narrows.models import Model
 from narrows.objectives import Objective
@@ -112,6 +112,7 @@ def gradient_variance(
             "a choice among classes has no slope along which a draw could move. Use Concrete(prior, temperature=None) "
             "with gradient=ScoreFunction(), or a posterior over numbers"
         )
+    refuse_unweighed(model, "gradient_variance")
     objective = Objective(gradient=gradient, **settings)
     objective.check(model)
     objective.to(next(model.parameters()))

@@ -8,6 +8,7 @@ from torch import Tensor
 from narrows import draws
 from narrows.data import Rows
 from narrows.data import rows as as_rows
+from narrows.diffusion import Diffusion
 from narrows.evaluate.common import Mean, batches, device_of
 from narrows.models import Ladder, Model
 from narrows.posteriors import Discrete
@@ -66,11 +67,16 @@ def active_units(model: Model, data: Rows | Tensor) -> ActiveUnits:
     Of a ladder the mean is the point code, and the rate that of draws, since a rung's rate hangs on what was drawn
     before it: of one draw a row where each is in closed form then, of four where it is not.
     """
-    means, rates = [], []
+    means: list[Tensor] = []
+    rates: list[Tensor] = []
     rungs = model.rungs if isinstance(model, Ladder) else ()
     closed = getattr(model.posterior, "closed", True)
     with draws.seeded(0, 18, 0):
         for batch in batches(model, data):
+            if isinstance(model, Diffusion):  # whose code is cheap, and the way to it is not
+                means.append(model.encode(batch.x, batch.context).z.double().cpu())
+                rates.append(model(batch.x, batch.context).code.rates.double().cpu())
+                continue
             h = model.hidden(batch.x, batch.context)
             code = model.posterior(h, batch.context, 1, False)
             means.append(code.z.double().cpu())

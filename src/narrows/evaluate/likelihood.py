@@ -26,6 +26,7 @@ __all__ = [
     "log_likelihood",
     "rate_by_rung",
     "refuse_unpriced",
+    "refuse_unweighed",
     "score_samples",
 ]
 
@@ -84,8 +85,19 @@ def _log_weights(model: Model, batch: Batch, samples: int, piece: int) -> Iterat
         yield -(distortion + rate).unflatten(0, (k, -1)).double()
 
 
+def refuse_unweighed(model: Model, what: str) -> None:
+    """Raises TypeError where log q or log p of a draw is known by a lower bound only: for a diffusion."""
+    if model.density and not model.weighed:
+        raise TypeError(
+            f"{what} weighs single draws of the code, and a diffusion, as model or as prior, scores them by a lower "
+            "bound only. Use distortion_rate(model, rows, samples), whose ELBO -(distortion + rate) is a true bound, "
+            "or evaluate(model, data)"
+        )
+
+
 def refuse_unpriced(model: Model, batch: Batch, what: str) -> None:
     """Raises TypeError where p(z) cannot be integrated over all of space: no density, or codes within bounds."""
+    refuse_unweighed(model, what)
     p = model.prior(batch.context) if model.density and model.prior is not None else None
     if p is None:
         raise TypeError(
@@ -118,11 +130,12 @@ def log_likelihood(model: Model, data: Rows | Tensor, samples: int = 5000, seed:
     one, and this is the ELBO. The Monte Carlo error is the delta
     method's, var(log mean w) = (K / ESS - 1) / K with ESS = (sum w)^2 / sum w^2; it is blind to draws that never came.
 
-    Raises: TypeError for a deterministic code, ValueError for samples < 1 or rows of another shape.
+    Raises: TypeError for a deterministic code, or a diffusion; ValueError for samples < 1 or rows of another shape.
     Reference: Importance Weighted Autoencoders (Burda et al., 2015), arXiv:1509.00519, equation 8.
     """
     if samples < 1:
         raise ValueError(f"log_likelihood takes at least one sample; got samples={samples}")
+    refuse_unweighed(model, "log_likelihood")
     found, samples = [], different(model, samples)
     width = math.prod(model.likelihood.wants)
     with draws.seeded(seed, 4, 0):
@@ -146,16 +159,20 @@ def score_samples(model: Model, data: Rows | Tensor, samples: int = 64, seed: in
     """A deterministic estimate of log p(x) of each row, (n,) nats: higher is more normal.
 
     The same draws for every row, so that a row scores alike whatever stands beside it. For a deterministic code it is
-    log p(x|z) at the code.
+    log p(x|z) at the code, and for a diffusion the ELBO, from `samples` steps.
     """
     values, samples = [], different(model, samples)
-    width, piece = math.prod(model.likelihood.wants), min(samples, 16)
+    width, piece = math.prod(model.likelihood.wants), min(samples, 16 if model.weighed else samples)
     for batch in batches(model, data, max(1, min(1024, BUDGET // (width * piece)))):
         if not model.density:
             px, _ = model(batch.x, batch.context)
             values.append(log_prob(px, batch.target, batch.seen).double().cpu())
             continue
         with draws.seeded(seed, 10, 0), draws.common():
+            if not model.weighed:
+                distortion, rate = _terms(model, batch, samples)
+                values.append(-(distortion + rate).double().cpu())
+                continue
             log_w = torch.cat(list(_log_weights(model, batch, samples, piece)))
         values.append((log_w.logsumexp(0) - math.log(samples)).cpu())
     return torch.cat(values)
@@ -165,20 +182,16 @@ def score_samples(model: Model, data: Rows | Tensor, samples: int = 64, seed: in
 def distortion_rate(model: Model, data: Rows | Tensor, samples: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Distortion (reconstruction) and rate (KL) of each row, (n,) nats; -(their sum) is the ELBO.
 
-    The rate is in closed form where there is one, else the mean over the same draws.
+    The rate is in closed form where there is one, else the mean over the same draws. A diffusion's is estimated from
+    `samples` steps a row, spread evenly: as many samples as steps is the sum over all of them.
     """
-    distortions, rates = [], []
+    found = []
+    size = 1024 if samples == 1 else max(1, min(1024, BUDGET // (math.prod(model.likelihood.wants) * samples)))
     with draws.seeded(seed, 5, 0):
-        for batch in batches(model, data):
-            distortion, rate = torch.zeros(2, len(batch.x), device=batch.x.device)
-            h = model.hidden(batch.x, batch.context)
-            for _ in range(samples):
-                code = model.posterior(h, batch.context)
-                distortion -= log_prob(model.decode(code.z, batch.context), batch.target, batch.seen) / samples
-                rate += code.rate / samples
-            distortions.append(distortion.cpu())
-            rates.append(rate.cpu())
-    return torch.cat(distortions), torch.cat(rates)
+        for batch in batches(model, data, size):
+            found.append([t.cpu() for t in _terms(model, batch, samples)])
+    distortions, rates = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return distortions, rates
 
 
 @torch.no_grad()
@@ -200,3 +213,11 @@ def rate_by_rung(model: Ladder, data: Rows | Tensor, samples: int = 1, seed: int
             rates = [model.by_rung(model.posterior(h, batch.context).rates) for _ in range(samples)]
             found.append(torch.stack(rates).mean(0).cpu())
     return torch.cat(found)
+
+
+def _terms(model: Model, batch: Batch, samples: int) -> tuple[Tensor, Tensor]:
+    """Distortion and rate of each row, (B,): means over draws that are made together, so that steps can be spread."""
+    px, code = model(batch.x, batch.context, samples)
+    distortion = -log_prob(px, repeated(batch.target, samples), repeated(batch.seen, samples))
+    distortion, rate = (t.unflatten(0, (samples, -1)).mean(0) for t in (distortion, code.rate))
+    return distortion, rate

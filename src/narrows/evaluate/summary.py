@@ -8,6 +8,7 @@ import torch
 from narrows import defaults
 from narrows.baselines import Columns, Pca, fit_columns, fit_pca
 from narrows.data import Data, Rows
+from narrows.diffusion import Diffusion
 from narrows.evaluate.classes import accuracy
 from narrows.evaluate.common import Mean, batches, inputs, reconstruct
 from narrows.evaluate.latent import active_units, features, round_trip, usage
@@ -24,32 +25,43 @@ def evaluate(
     """Measures a model on train, valid and test beside PCA and independent columns, as a record for JSON.
 
     Bounds with K = `samples` are taken on at most `rows` rows of each part (the first), everything else on at most
-    10,000; where nothing is said, 1000 each, or what the size of the decoder allows (`defaults.bound`). A pair [mean,
-    standard error] stands for each figure; nats per row, squared errors in model units.
+    10,000; where nothing is said, 1000 each, or what the size of the decoder allows (`defaults.bound`). Of a diffusion
+    the bound is the ELBO, from K steps a row, 50 where nothing is said and at most all, whose sum it then is; and fewer
+    rows are read where its many passes take too long (`defaults.readable`). A pair [mean, standard error] stands for
+    each figure; nats per row, squared errors in model units.
     """
     one = next(batches(model, data.train.take(torch.arange(1))))
     affordable = defaults.bound(lambda: model(one.x, one.context), 3)
+    if isinstance(model, Diffusion):
+        affordable = (min(50, int(model.posterior.noise.steps)), 1000)  # type: ignore[union-attr, arg-type]
     samples, rows = different(model, samples or affordable[0]), rows or affordable[1]
+    if isinstance(model, Diffusion):
+        samples = min(samples, int(model.posterior.noise.steps))  # type: ignore[union-attr, arg-type]
+    most = defaults.readable(model)
     density = model.density
     discrete = model.likelihood.discrete
     fitted = inputs(model, data.train.take(torch.arange(min(len(data.train), 50_000)))).flatten(1)
     counts = model.likelihood.counts
     levels = getattr(model.likelihood, "levels", 2 if discrete and not counts else None)
-    train = data.train.take(torch.arange(min(len(data.train), 10_000)))
+    train = data.train.take(torch.arange(min(len(data.train), most)))
     spent = int(getattr(model.posterior, "variables", model.latent))  # numbers that a row's code consists of
     if isinstance(model.posterior, Sparse):
         spent = max(1, round(features(model, train, top=1).active.mean))
+    if isinstance(model, Diffusion):
+        spent = max(1, spent - 1)  # PCA keeps a variance for what is left
     pca, columns = fit_pca(fitted, spent), fit_columns(fitted, levels, counts)
     parts = {}
     for name, part in (("train", data.train), ("valid", data.valid), ("test", data.test)):
         if len(part):
-            parts[name] = _part(model, part, (pca, columns), samples if density else 0, rows, seed)
+            some = part.take(torch.arange(min(len(part), most)))
+            parts[name] = _part(model, some, (pca, columns), samples if density else 0, rows, seed)
     units = active_units(model, train)
-    trip = round_trip(model, data.train.take(torch.arange(min(len(data.train), 1000))))
+    trip = round_trip(model, train.take(torch.arange(min(len(train), 1000))))
     judged = parts[list(parts)[-1]]
     result: dict[str, Any] = {
         "samples": samples if density else None,
         "seed": seed,
+        "estimator": None if not density else "importance-weighted" if model.weighed else "ELBO",
         "discrete": discrete,
         "told": bool(model.context),  # then log p(x) is that of x given what the model was told
         "latent": spent,
@@ -90,7 +102,6 @@ def evaluate(
 def _part(
     model: Model, part: Rows, baselines: tuple[Pca, Columns], samples: int, rows: int, seed: int
 ) -> dict[str, Any]:
-    part = part.take(torch.arange(min(len(part), 10_000)))
     held = inputs(model, part)  # read once: rows may be binarised anew at every reading
     part = Rows(held, label=part.label, context=part.told)
     few, x = part.take(torch.arange(min(len(part), rows))), held.flatten(1)
@@ -106,16 +117,15 @@ def _part(
             likelihoods["pca"] = pca.log_prob(x[: len(few)])
     record: dict[str, Any] = {"rows": len(part), "bound_rows": len(few)}
     if samples:
-        distortion, rate = distortion_rate(model, part, seed=seed)
-        found = log_likelihood(model, few, samples, seed)
-        likelihoods["model"] = found.values
-        record |= {
-            "distortion": Mean.of(distortion),
-            "rate": Mean.of(rate),
-            "elbo": Mean.of(-distortion - rate),
-            "monte_carlo_error": found.monte_carlo_error,
-            "effective_sample_size": float(found.effective_sample_size.median()),
-        }
+        terms = distortion_rate(model, part, seed=seed) if model.weighed else distortion_rate(model, few, samples, seed)
+        record |= {"distortion": Mean.of(terms[0]), "rate": Mean.of(terms[1]), "elbo": Mean.of(-terms[0] - terms[1])}
+        if model.weighed:
+            found = log_likelihood(model, few, samples, seed)
+            likelihoods["model"] = found.values
+            record["monte_carlo_error"] = found.monte_carlo_error
+            record["effective_sample_size"] = float(found.effective_sample_size.median())
+        else:
+            likelihoods["model"] = -(terms[0] + terms[1]).double()
     if samples and isinstance(model, Ladder):
         record["rungs"] = [Mean.of(rate) for rate in rate_by_rung(model, part, seed=seed).T]
     record["reconstruction"] = {name: Mean.of(values) for name, values in errors.items()}
@@ -131,6 +141,7 @@ def _part(
         for kind, sign, values in (("likelihood", 1, likelihoods), ("reconstruction", -1, errors))
         for name in values
         if name != "model" and "model" in values and not (kind == "likelihood" and model.context)  # no fair comparison
+        if not (kind == "reconstruction" and isinstance(model, Diffusion))  # whose code is as large as the row
     }
     return record
 

@@ -11,7 +11,7 @@ from narrows import draws
 from narrows.contract import Code
 from narrows.data import Rows
 from narrows.evaluate.common import batches
-from narrows.evaluate.likelihood import BUDGET
+from narrows.evaluate.likelihood import BUDGET, refuse_unweighed
 from narrows.models import Model
 
 __all__ = ["Spread", "spread"]
@@ -54,6 +54,7 @@ def spread(model: Model, data: Rows | Tensor, samples: int = 64, seed: int = 0) 
         raise TypeError(
             "a deterministic code is one point and has no spread. Use a model with q(z|x), such as recipe vae or iwae"
         )
+    refuse_unweighed(model, "spread")
     if samples < 2:
         raise ValueError(f"a spread takes at least 2 draws; got samples={samples}")
     found = []

@@ -64,5 +64,14 @@ class Likelihood(nn.Module):
         """What an encoder reads of x: x itself, but of counts, which may differ a thousandfold, log(1 + x)."""
         return torch.log1p(x.clamp_min(0)) if self.counts else x  # a corruption may have gone below
 
+    def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Parameters (S, channels, *event) for values that were seen as x (S, *event) through normal noise of width
+        sigma, on the scale that an encoder is shown: what a diffusion knows of a row in the end.
+        """
+        raise TypeError(
+            f"{type(self).__name__} does not say what is known of a value seen through noise. Use Gaussian for "
+            "numbers, DiscretisedLogistic for levels, Bernoulli for 0 and 1, or write its seen_through"
+        )
+
     def extra_repr(self) -> str:
         return f"shape={self.shape}"

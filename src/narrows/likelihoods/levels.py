@@ -44,6 +44,10 @@ class Bernoulli(Likelihood):
         self.discrete = not relaxed
         self.support = constraints.unit_interval if relaxed else constraints.boolean
 
+    def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The logarithm of the ratio of the two normal densities of x, about 1 and about 0."""
+        return ((x - 0.5) / sigma.square()).unsqueeze(1)
+
     def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         return _Coins(logits=parameters.squeeze(1), validate_args=False)
 
@@ -122,6 +126,12 @@ class Categorical(_Discrete):
         super().__init__(shape, levels)
         self.channels = levels
 
+    def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Logarithms of the normal densities of x about each level (Kingma et al. 2021, arXiv:2107.00630, sec. 3.3)."""
+        levels = torch.linspace(0, 1, self.levels, dtype=x.dtype, device=x.device)
+        levels = levels.view(-1, *[1] * len(self.shape))
+        return -((x.unsqueeze(1) - levels) / sigma).square() / 2
+
     def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         return LevelsDistribution(parameters.movedim(1, -1))
 
@@ -188,6 +198,12 @@ class DiscretisedLogistic(_Discrete):
 
     channels = 2
 
+    def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Location x and scale sigma^2 / d, d between levels: the odds of two neighbours are then those of the normal
+        densities of x about each of them, and so are the probabilities, but for those of levels further away.
+        """
+        return torch.stack([x - 0.5, _said(sigma.square() * (self.levels - 1), self.levels).expand_as(x)], 1)
+
     def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         location, log_scale = parameters.unbind(1)
         return LogisticDistribution(location + 0.5, _log_scale(log_scale, self.levels), self.levels)
@@ -199,6 +215,13 @@ def _log_scale(said: Tensor, levels: int) -> Tensor:
     """
     floor = math.log(0.01 / (levels - 1))
     return (floor + softplus(said - 2.0 - floor)).clamp_max(3.0)
+
+
+def _said(scale: Tensor, levels: int) -> Tensor:
+    """What a decoder would say for a scale: `_log_scale` the other way, and next to its floor for less."""
+    floor = math.log(0.01 / (levels - 1))
+    above = (scale.log() - floor).clamp_min(1e-4)
+    return above + torch.log(-torch.expm1(-above)) + 2.0 + floor
 
 
 class LogisticMixture(_Discrete):
@@ -228,6 +251,13 @@ class LogisticMixture(_Discrete):
         self.components, self.channels = components, 3 * components
         self.start: Tensor
         self.register_buffer("start", (torch.arange(components) + 0.5) / components, persistent=False)
+
+    def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """All components in one place, as `DiscretisedLogistic`."""
+        starts = self.start.view(-1, *[1] * len(self.shape))
+        location = x.unsqueeze(1) - starts  # (S, components, *event)
+        scale = _said(sigma.square() * (self.levels - 1), self.levels).expand_as(location)
+        return torch.cat([torch.zeros_like(location), location, scale], 1)
 
     def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         logits, location, log_scale = parameters.unflatten(1, (3, -1)).movedim(2, -1).unbind(1)  # (S, *event, C) each

@@ -36,6 +36,10 @@ class _Spread(Likelihood):
         sigma = self.log_sigma.exp()
         return sigma if self.learn is None else sigma.clamp_min(self.floor)
 
+    def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Locations; how near x is, the likelihood's own spread says."""
+        return x.unsqueeze(1)
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, learn={self.learn!r}"
 

@@ -8,5 +8,6 @@ from narrows.networks.cells import Cell, Cells
 from narrows.networks.dense import Dictionary, Mlp, Norm, Residual, bend, mirrored
 from narrows.networks.grids import Grid
 from narrows.networks.images import Conv
+from narrows.networks.unet import Unet
 
-__all__ = ["Cell", "Cells", "Conv", "Dictionary", "Grid", "Mlp", "Norm", "Residual", "bend", "mirrored"]
+__all__ = ["Cell", "Cells", "Conv", "Dictionary", "Grid", "Mlp", "Norm", "Residual", "Unet", "bend", "mirrored"]

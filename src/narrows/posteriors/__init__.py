@@ -11,6 +11,7 @@ its `embed(index)` turns numbers of codewords into codes.
 from narrows.posteriors.choices import Concrete
 from narrows.posteriors.densities import Flow, FullGaussian, Gaussian
 from narrows.posteriors.maps import ResidualNormal
+from narrows.posteriors.noised import Noised
 from narrows.posteriors.points import Deterministic, Sparse
 from narrows.posteriors.quantised import Discrete, Quantised
 from narrows.posteriors.rungs import BottomUp, Hierarchical, PrecisionWeighted, TopDown
@@ -26,6 +27,7 @@ __all__ = [
     "FullGaussian",
     "Gaussian",
     "Hierarchical",
+    "Noised",
     "PrecisionWeighted",
     "Quantised",
     "ResidualNormal",

@@ -85,6 +85,8 @@ def _priced(prior: nn.Module, z: Tensor, q: Distribution, context: Tensor | None
     if not getattr(prior, "closed", False):
         code = Code(z, nothing[:, None], None, None, nothing, q=q, p=p)
         log_q, log_p = code.densities()  # type: ignore[misc]
+        if getattr(prior, "bounded", False):  # an estimate of a bound prices a row; it weighs no single draw
+            return code._replace(rates=(log_q - log_p)[:, None], p=None)
         return code._replace(rates=(log_q - log_p)[:, None], log_q=log_q, log_p=log_p)
     rates = kl(q, p)  # (B, latent), or (B, 1) where only the total is known
     rates = rates if samples == 1 else rates.repeat(samples, 1)  # (S, latent)
@@ -189,4 +191,7 @@ class Flow(nn.Module):
             q = Flowed(base, lambda z: self.bend.inverse(z, told), lambda e: self.bend(e, told))  # type: ignore[operator, union-attr]
         if p is None:
             return Code(z, z.new_zeros(z.shape[0], 1), None, None, z.new_zeros(z.shape[0]), q=q)
-        return Code(z, (log_q - log_p)[:, None], log_q, log_p, torch.zeros_like(log_q), q=q, p=p)
+        rates, nothing = (log_q - log_p)[:, None], torch.zeros_like(log_q)
+        if getattr(self.prior, "bounded", False):  # as in `_priced`
+            return Code(z, rates, None, None, nothing, q=q)
+        return Code(z, rates, log_q, log_p, nothing, q=q, p=p)

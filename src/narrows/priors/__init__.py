@@ -3,14 +3,16 @@
 A prior is a module whose call returns a Distribution: `prior(context)` has batch () or (B,) and event (latent,). It
 says in `density` whether that distribution can score a code (else it can only be sampled, which is all that a
 discrepancy needs), in `closed` whether the KL from a normal has a closed form, in `discrete` whether it is over classes
-and not over numbers. It may have a `fit(z)` that takes its parameters from codes (n, latent): see `fit_prior`; and an
-`attach(model)`, which a model calls that is built with it, where it is made of more than numbers of its own.
+and not over numbers, in `bounded` (where it is there) that log p(z) is known by a lower bound only. It may have a
+`fit(z)` that takes its parameters from codes (n, latent): see `fit_prior`; and an `attach(model)`, which a model calls
+that is built with it, where it is made of more than numbers of its own.
 
 A prior over codewords is built as `prior(grid, codebook)` and its event is the grid of their numbers: see `Codewords`.
 """
 
 from narrows.priors.codes import PixelCNN, Transformer
 from narrows.priors.codewords import Codewords
+from narrows.priors.diffusion import Diffusion
 from narrows.priors.fixed import GaussianMixture, MultivariateGaussian, Pinwheel, StandardNormal, SwissRoll, tempered
 from narrows.priors.learned import Autoregressive, Categorical, ConditionalNormal, Flow, Mixture, VampPrior, one_hot
 from narrows.priors.maps import Maps
@@ -21,6 +23,7 @@ __all__ = [
     "Categorical",
     "Codewords",
     "ConditionalNormal",
+    "Diffusion",
     "Flow",
     "GaussianMixture",
     "Hierarchy",

@@ -32,6 +32,7 @@ from narrows.recipes.disentangling import annealed_vae, beta_tc_vae, dip_vae, fa
 from narrows.recipes.hierarchies import conv_ladder, hvae, ladder
 from narrows.recipes.labelled import conditional, semi_supervised, semi_supervised_aae
 from narrows.recipes.matched import aae, swae, wae_mmd
+from narrows.recipes.noised import diffusion
 from narrows.recipes.points import autoencoder, contractive, denoising, dropout, linear, regularised, stacked
 from narrows.recipes.variational import (
     beta_vae,
@@ -66,6 +67,7 @@ __all__ = [
     "defaults",
     "denoising",
     "deterministic",
+    "diffusion",
     "dip_vae",
     "dropout",
     "factor_vae",

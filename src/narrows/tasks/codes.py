@@ -12,6 +12,7 @@ from narrows import draws
 from narrows.baselines import fit_pca
 from narrows.data import Rows
 from narrows.data import rows as as_rows
+from narrows.diffusion import Diffusion
 from narrows.evaluate import active_units, codes
 from narrows.evaluate.common import batches, device_of
 from narrows.labels import labels_of
@@ -107,6 +108,11 @@ def fit_prior(
         raise TypeError(
             "the prior of this code is the way down through its rungs, which the decoder needs: it was learned with "
             f"the model and {type(chosen).__name__} cannot take its place"
+        )
+    if isinstance(model, Diffusion):
+        raise TypeError(
+            "the code of a diffusion is noise by construction, and its prior N(0, I) fits already: there is nothing to "
+            "fit. Sample with model.sample(n) or model.ancestral(n)"
         )
     if labels_of(model):
         raise TypeError(

@@ -80,10 +80,10 @@ def _along_density(model: Model, ends: Tensor, context: Tensor | None, steps: in
             "p(z) of codewords is a probability of each, and there is none on the way between two. Wrong: "
             "path='density'; right: path='linear', whose middle the decoder blends"
         )
-    if prior is None or not getattr(prior, "density", True):
+    if prior is None or not getattr(prior, "density", True) or getattr(prior, "bounded", False):
         raise TypeError(
-            "a path along the density needs p(z), and this model has none. Wrong: path='density'; right: "
-            "fit_prior(model, data) first, or path='linear'"
+            "a path along the density needs p(z), and this model has none, or only a bound on it. Wrong: "
+            "path='density'; right: fit_prior(model, data) first, or path='linear'"
         )
     links = -(-LINKS // (steps - 1))  # between two steps
     chain = torch.linspace(0, 1, links * (steps - 1) + 1, dtype=torch.float64)[:, None]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from narrows.data import Rows
+from narrows.diffusion import Diffusion
 from narrows.evaluate import ActiveUnits, active_units, features, usage
 from narrows.labels import labels_of
 from narrows.models import Model
@@ -142,8 +143,9 @@ def before(model: Model, objective: Objective, rows: Rows, size: int) -> list[st
             f"the model to choose; take --set active={max(width // 4, 1)} or less"
         )
     units = int(getattr(model.posterior, "variables", model.latent))  # a choice is one number, whatever its classes
-    maps = hasattr(model.posterior, "place")  # as a rule more units than values, each paid for what it says
-    if rows.wanted == rows.shape and units >= width and not sparse and not maps:
+    # a map has as a rule more units than values, each paid for what it says; a diffusion has as many
+    large = hasattr(model.posterior, "place") or isinstance(model, Diffusion)
+    if rows.wanted == rows.shape and units >= width and not sparse and not large:
         found.append(
             f"the code has {model.latent} units and a row only {width} values: nothing forces the model to compress; "
             f"take --latent {max(width // 2, 1)} or less"
@@ -178,7 +180,9 @@ def _buffers_kept(*modules: nn.Module) -> Iterator[None]:
 def _without_gradient(model: Model, objective: Objective, rows: Rows) -> list[str]:
     with _buffers_kept(model, objective):
         terms = objective(model, rows.batch(torch.arange(min(len(rows), 64))))
-        weighed: dict[str, Tensor] = {"distortion (reconstruction)": terms.distortion}
+        weighed: dict[str, Tensor] = {}
+        if not isinstance(model, Diffusion):  # whose p(x|z_0) takes no network
+            weighed["distortion (reconstruction)"] = terms.distortion
         if objective.beta(None) and not getattr(model.posterior, "certain", False):  # a codeword costs what it costs
             weighed["rate (KL)"] = terms.rate
         parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
@@ -221,7 +225,7 @@ def collapsed(model: Model, rows: Rows, rate: float) -> bool:
     """
     if isinstance(model.posterior, Discrete):
         return bool(model.posterior.perplexity < 1.01)
-    if not model.density or not rate < 0.01 * model.latent:
+    if not model.density or isinstance(model, Diffusion) or not rate < 0.01 * model.latent:
         return False
     units = active_units(model, rows.take(torch.arange(min(len(rows), 256))))
     model.train()
@@ -233,7 +237,7 @@ def after(model: Model, rows: Rows, free: float = 0.0) -> list[str]:
 
     `free` are the nats of a rung that cost nothing: one that carries no more is idle, whatever its units say.
     """
-    if isinstance(model.posterior, (Discrete, Sparse)):
+    if isinstance(model.posterior, (Discrete, Sparse)) or isinstance(model, Diffusion):  # whose code is x's own values
         return []
     units = active_units(model, rows.take(torch.arange(min(len(rows), 2000))))
     if units.rungs and units.rate is not None:
