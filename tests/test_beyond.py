@@ -16,7 +16,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 import narrows as nr
 from narrows import evaluate, tasks
 from narrows.contract import Batch, Code
-from narrows.likelihoods import Gaussian
+from narrows.likelihoods import Bernoulli, Gaussian
 from narrows.models import Autoencoder
 from narrows.networks import Mlp
 from narrows.posteriors import Deterministic
@@ -59,6 +59,12 @@ def linear_gaussian(
 CHOICES = ("concrete", "fsq", "semi_supervised", "vqvae")  # whose codes, or a part of them, are classes
 
 
+OWN = {  # members of another arrangement than so many units
+    "conv_ladder": lambda latent: {"latent": 1, "rungs": (latent,), "width": 8, "likelihood": Bernoulli},
+    "diffusion": lambda latent: {},
+}
+
+
 def trained(name: str, latent: int = 2, steps: int = 200, **arguments: Any) -> tuple[Autoencoder, nr.data.Rows]:
     """A tiny member after some steps on rows that have structure, and some of those rows."""
     torch.manual_seed(0)
@@ -66,7 +72,8 @@ def trained(name: str, latent: int = 2, steps: int = 200, **arguments: Any) -> t
     told = x[:, :1] if name == "conditional" else None
     if told is not None:
         arguments["context"] = 1
-    model, objective = getattr(nr.recipes, name)((D,), latent=latent, network=partial(Mlp, hidden=(8,)), **arguments)
+    units = OWN.get(name, lambda latent: {"latent": latent})(latent)
+    model, objective = getattr(nr.recipes, name)((D,), network=partial(Mlp, hidden=(8,)), **units, **arguments)
     adam = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(steps):
         adam.zero_grad()
@@ -136,6 +143,10 @@ def test_importance_weighting_is_quadrature_for_every_recipe_that_prices_its_cod
     effective sample size says so, and the estimate is the lower bound that it is in expectation.
     """
     model, x = trained(name)
+    if not model.weighed:
+        with pytest.raises(TypeError, match="quadrature weighs single draws .* by a lower bound only"):
+            evaluate.quadrature(model, x)
+        return
     if name in CHOICES:
         with pytest.raises((TypeError, ValueError), match="a choice among classes. Use log_l|of one or two units"):
             evaluate.quadrature(model, x)
@@ -238,6 +249,10 @@ def test_refining_reaches_the_best_diagonal_posterior():
 def test_no_row_is_worse_for_being_refined(name):
     """On the fixed draws none; on 64 fresh ones none by more than 3 standard errors of the difference."""
     model, x = trained(name, latent=3, steps=30)
+    if not model.weighed:
+        with pytest.raises(TypeError, match="refine weighs single draws .* by a lower bound only"):
+            evaluate.refine(model, x)
+        return
     if name in CHOICES:
         with pytest.raises(TypeError, match="a choice among classes, which has none"):
             evaluate.refine(model, x)

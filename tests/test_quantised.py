@@ -126,7 +126,7 @@ def test_straight_through_is_the_decoders_gradient():
         assert torch.equal(code.z, q.embed(code.index))
         (got,) = torch.autograd.grad((code.z.view_as(slope) * slope).sum(), h)
         if isinstance(q, FSQ):  # the bound has a slope of its own, and levels are 1 / floor(L / 2) apart
-            seen = q.bounded(vectors(q, h)) / torch.tensor([2.0, 1.0])
+            seen = q.within(vectors(q, h)) / torch.tensor([2.0, 1.0])
             (slope,) = torch.autograd.grad((seen * vectors(q, slope)).sum(), h)
         torch.testing.assert_close(got, slope)
 
@@ -320,7 +320,7 @@ def test_finite_scalars_by_enumeration():
     assert {tuple(row) for row in every.tolist()} == expected
     h = 2 * torch.randn(5000, 3, dtype=torch.float64)
     code = q(h)
-    bounded = q.bounded(h) / torch.tensor([2.0, 1.0, 2.0])
+    bounded = q.within(h) / torch.tensor([2.0, 1.0, 2.0])
     steps = torch.tensor([2.0, 1.0, 2.0])  # levels are equally far apart in these
     assert torch.equal(code.index[:, 0], torch.cdist(bounded * steps, every * steps).argmin(1))
     assert len(code.index.unique()) == 60

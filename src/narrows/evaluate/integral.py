@@ -12,7 +12,7 @@ from narrows import draws
 from narrows.contract import Batch, repeated
 from narrows.data import Rows
 from narrows.evaluate.common import Mean, batches
-from narrows.evaluate.likelihood import BUDGET, refuse_unpriced
+from narrows.evaluate.likelihood import BUDGET, refuse_unpriced, refuse_unweighed
 from narrows.likelihoods import log_prob
 from narrows.models import Model
 
@@ -80,6 +80,7 @@ def quadrature(model: Model, data: Rows | Tensor, tolerance: float = 1e-6, most:
         >>> bool((quadrature(model, torch.ones(3, 8)).error < 1e-5).all())
         True
     """
+    refuse_unweighed(model, "quadrature")
     if model.latent > 2:
         raise ValueError(
             f"quadrature integrates over codes of one or two units; this one has {model.latent}. Use "

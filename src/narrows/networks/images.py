@@ -48,7 +48,7 @@ class Conv(nn.Module):
         self.dropout = _share(dropout)
         self.decodes = len(outputs) >= 3
         image = outputs if self.decodes else inputs
-        if len(image) < 3 or min(image[-2:]) < 8 or len(inputs) == len(outputs):
+        if len(image) < 3 or min(image[-2:]) < 8:
             raise ValueError(
                 f"Conv maps images of at least 8 x 8, shape (C, H, W), to a vector or back; got {tuple(inputs)} -> "
                 f"{tuple(outputs)}. Use network=Mlp for vectors and smaller images, Grid for grids of vectors"

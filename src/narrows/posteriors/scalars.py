@@ -47,7 +47,7 @@ class FSQ(Discrete):
         self.register_buffer("steps", torch.tensor(steps), persistent=False)
         self.register_buffer("values", torch.tensor(self.levels), persistent=False)
 
-    def bounded(self, v: Tensor) -> Tensor:
+    def within(self, v: Tensor) -> Tensor:
         """Vectors (n, width) within what rounding takes to -floor(L / 2), ..., L values in all."""
         half = (self.values - 1).to(v) * (1 + 1e-3) / 2
         offset = 0.5 * (self.values % 2 == 0).to(v)
@@ -55,12 +55,12 @@ class FSQ(Discrete):
 
     def quantise(self, v: Tensor, learning: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Vectors (n, width) -> codewords (n, width) with the encoder's gradient, index (n, 1), no penalty."""
-        bounded, half = self.bounded(v), self.values // 2
-        rounded = bounded.detach().round()
+        within, half = self.within(v), self.values // 2
+        rounded = within.detach().round()
         index = ((rounded.long() + half) * self.steps).sum(1, keepdim=True)
         if learning:
             self.tally(0, index[:, 0])
-        return _valued(rounded / half, bounded / half), index, None
+        return _valued(rounded / half, within / half), index, None
 
     def vectors_of(self, index: Tensor) -> Tensor:
         """The vectors (n, width) of choices (n, 1)."""
