@@ -82,7 +82,7 @@ class Common:
     ) -> Model:
         """Encoder, posterior, decoder (the network `back` where there is one of its own) and likelihood joined."""
         p = self.likelihood(self.shape)
-        encoder = self.network(self.shape, (int(posterior.features),), self.context)  # type: ignore[arg-type]
+        encoder = self.network(p.reads, (int(posterior.features),), self.context)  # type: ignore[arg-type]
         decoder = (back or self.network)((self.latent,), p.wants, self.context)
         return Autoencoder(encoder, posterior, decoder, p, corruption, self.context)
 
