@@ -6,6 +6,7 @@ and grey values live in model units, pixels in 0..1; a value of a discrete likel
 counts are themselves.
 """
 
+from narrows.likelihoods.columns import Column, Columns
 from narrows.likelihoods.common import Likelihood, cells, log_prob
 from narrows.likelihoods.counts import NegativeBinomial, Poisson
 from narrows.likelihoods.levels import Bernoulli, Categorical, DiscretisedLogistic, LogisticMixture
@@ -14,6 +15,8 @@ from narrows.likelihoods.spread import Gaussian, Laplace
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Column",
+    "Columns",
     "DiscretisedLogistic",
     "Gaussian",
     "Laplace",

@@ -46,6 +46,11 @@ class Likelihood(nn.Module):
         """Shape of the decoder's output for one row: (channels, *event)."""
         return (self.channels, *self.shape)
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Shape of what an encoder reads of one row, that of `shown`."""
+        return self.shape
+
     def forward(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         """Parameters (S, channels, *event), or anything of that many numbers a row, to p(x|z)."""
         if parameters.shape[1:].numel() != math.prod(self.wants):

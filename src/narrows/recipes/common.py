@@ -119,7 +119,7 @@ class Common:
         inner: Any = said if isinstance(said, tuple) else (self.latent,)
         said = said if isinstance(said, tuple) else (int(said),)
         kind, inner = (Ladder, posterior.gives) if hasattr(posterior, "rungs") else (Autoencoder, inner)
-        encoder = self.network(self.shape, said, self.context)
+        encoder = self.network(p.reads, said, self.context)
         decoder = (back or self.network)(inner, p.wants, self.context)  # type: ignore[arg-type]
         return kind(encoder, posterior, decoder, p, corruption, self.context)
 

@@ -1,0 +1,252 @@
+"""Tables of mixed columns: nothing is lost on the way to tensors and back, and every cell has a probability."""
+
+import datetime
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from narrows import recipes
+from narrows.contract import Batch
+from narrows.data import TableCodec
+from narrows.likelihoods import Column, Columns, cells
+
+N = 300
+
+
+def mixed() -> pa.Table:
+    """Columns of every kind."""
+    r = np.random.default_rng(0)
+    day = [datetime.date(2020, 1, 1) + datetime.timedelta(days=int(i)) for i in r.integers(0, 900, N)]
+    when = [datetime.datetime(1890, 1, 1) + datetime.timedelta(minutes=int(i)) for i in r.integers(0, 9e5, N)]
+    return pa.table(
+        {
+            "age": pa.array([None if i % 9 == 0 else int(v) for i, v in enumerate(r.integers(17, 90, N))], pa.int16()),
+            "gain": np.where(r.random(N) < 0.8, 0, r.integers(1, 99999, N)),
+            "price": np.round(r.lognormal(3, 1, N), 2),
+            "weight": r.normal(70, 9, N).astype(np.float32),
+            "colour": pa.array([None if i % 7 == 0 else "rgb"[i % 3] for i in range(N)]),
+            "member": r.random(N) < 0.3,
+            "day": pa.array(day),
+            "when": pa.array(when, pa.timestamp("s")),
+            "row": np.arange(N),
+            "unit": ["kg"] * N,
+            "nothing": pa.nulls(N, pa.float64()),
+        }
+    )
+
+
+TABLE = mixed()
+CODEC = TableCodec.fit(TABLE)
+
+
+# ---- there and back ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["age", "gain", "price", "colour", "member", "day", "when", "unit", "nothing"])
+def test_a_column_comes_back_as_it_was(name: str) -> None:
+    """Values, types, labels and missing cells, to the last bit."""
+    back = CODEC.decode(CODEC.encode(TABLE))
+    assert back.column(name).equals(TABLE.column(name))
+    assert back.schema.field(name).type == TABLE.schema.field(name).type
+
+
+def test_what_has_no_grid_comes_back_to_the_last_digits_of_a_float() -> None:
+    """A millionth of its spread."""
+    back = CODEC.decode(CODEC.encode(TABLE)).column("weight").to_numpy()
+    assert np.abs(back - TABLE.column("weight").to_numpy()).max() < 9e-6
+
+
+def test_the_codec_says_what_it_found() -> None:
+    """One line a column; identifiers and constants are set aside."""
+    kinds = {column.name: column.kind for column in CODEC.kept}
+    assert kinds == dict.fromkeys(("age", "gain", "price", "weight"), "number") | dict.fromkeys(
+        ("colour", "member"), "category"
+    ) | {"day": "date", "when": "date", "row": "identifier", "unit": "constant", "nothing": "constant"}
+    lines = CODEC.describe().splitlines()
+    assert len(lines) == 12
+    assert "every 1; often 0" in lines[2]
+    assert "every 0.01" in lines[3]
+    assert "continuous" in lines[4]
+    assert "3 classes: b, g, r" in lines[5]
+    assert "every 86400 s" in lines[7]
+    assert "1890" in lines[8]
+    assert "different in every row, set aside" in lines[9]
+
+
+def test_a_codec_survives_json_and_holds_no_rows() -> None:
+    """Its file does not grow with the rows."""
+    text = json.dumps(CODEC.to_json())
+    assert TableCodec.from_json(json.loads(text)) == CODEC
+    twice = TableCodec.fit(pa.concat_tables([TABLE.drop_columns("row")] * 3))
+    assert len(json.dumps(twice.to_json())) < len(text) + 20
+
+
+def test_kinds_can_be_corrected() -> None:
+    """And only to what they can be."""
+    codec = TableCodec.fit(TABLE, {"age": "category", "row": "number", "price": "drop"})
+    kinds = {column.name: column.kind for column in codec.kept}
+    assert (kinds["age"], kinds["row"], kinds["price"]) == ("category", "number", "drop")
+    assert "price" not in codec.decode(codec.encode(TABLE)).column_names
+    for wrong, match in (
+        ({"aeg": "number"}, "no column 'aeg'; did you mean 'age'"),
+        ({"age": "numbr"}, "no kind of column 'numbr'; did you mean 'number'"),
+        ({"colour": "number"}, "column 'colour' holds something that is not a number"),
+        ({"price": "date"}, "column 'price' is of type double and no date"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            TableCodec.fit(TABLE, wrong)
+
+
+def test_other_rows() -> None:
+    """New labels have a class of their own, columns that are not known are left, order does not matter."""
+    other = TABLE.slice(0, 4).set_column(4, "colour", pa.array(["violet", "g", None, "r"]))
+    other = other.append_column("more", pa.array([1, 2, 3, 4])).select(reversed([*TABLE.column_names, "more"]))
+    x = CODEC.encode(other)
+    place = [column.name for column in CODEC.used].index("colour")
+    assert x[:, place].nan_to_num(-1).tolist() == [3, 1, -1, 2]
+    assert CODEC.decode(x).column("colour").to_pylist() == [None, "g", None, "r"]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda t: t.drop_columns("age"), r"column 'age' is not among those given \(gain, price, .*add it"),
+        (lambda t: t.set_column(2, "price", pa.array(["cheap"] * N)), "column 'price' holds something that is not a n"),
+        (lambda t: t.set_column(2, "price", pa.array([math.inf] * N)), "column 'price' is infinite in row 0"),
+        (lambda t: t.append_column("age", t.column("age")), "2 columns are called 'age'; rename them"),
+    ],
+)
+def test_bad_rows_are_refused(change: Any, match: str) -> None:
+    """One sentence that names the column."""
+    with pytest.raises(ValueError, match=match):
+        CODEC.encode(change(TABLE))
+
+
+def test_bad_tables_are_refused() -> None:
+    """Before anything is learned."""
+    with pytest.raises(ValueError, match="the table has no rows"):
+        TableCodec.fit(TABLE.slice(0, 0))
+    with pytest.raises(ValueError, match="no column is left to learn from: 'unit' is always 'kg', set aside"):
+        TableCodec.fit(TABLE.select(["unit", "nothing"]))
+    with pytest.raises(TypeError, match=r"a table is anything with an Arrow stream .*; got list"):
+        TableCodec.fit([1, 2])
+    with pytest.raises(ValueError, match=r"rows of 8 columns are needed, shape \(n, 8\)"):
+        CODEC.decode(torch.zeros(3, 7))
+
+
+def test_values_beyond_all_measure_stay_finite() -> None:
+    """1e308 is as odd as can be, and no infinity."""
+    far = TABLE.set_column(2, "price", pa.array([1e308] * N))
+    x = CODEC.encode(far)
+    likelihood = CODEC.likelihood((8,))
+    px = likelihood(torch.zeros(N, *likelihood.wants))
+    assert not x.isinf().any()
+    assert cells(px, x.nan_to_num()).isfinite().all(), cells(px, x.nan_to_num()).min(0)
+    assert likelihood.shown(x).isfinite().all()
+
+
+# ---- a probability for every cell -------------------------------------------------------------------------------
+
+SEVERAL = Columns((3,), [(3,), (0, 0.5, 0.25, (0.25, 1.25)), (0, 1e-6)], components=3).double()
+
+
+def said(rows: int) -> torch.Tensor:
+    """What a decoder might say."""
+    return torch.randn(rows, *SEVERAL.wants, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_cells_of_a_grid_sum_to_one() -> None:
+    """Atoms are counted once, and what lies beyond 100,000 is less than a thousandth."""
+    grid = torch.arange(-200_000, 200_001, dtype=torch.float64) * 0.5 + 0.25
+    x = torch.zeros(len(grid), 3, dtype=torch.float64)
+    x[:, 1] = grid
+    for row in said(3):
+        p = cells(SEVERAL(row.expand(len(grid), -1)), x)[:, 1].exp().sum()
+        assert 0.999 < float(p) < 1 + 1e-9
+    x = torch.zeros(3, 3, dtype=torch.float64)
+    x[:, 0] = torch.arange(3)
+    assert float(cells(SEVERAL(said(1).expand(3, -1)), x)[:, 0].exp().sum()) == pytest.approx(1, abs=1e-12)
+
+
+def test_a_cell_is_the_mixture_written_out() -> None:
+    """One number by hand, with scipy's logistic."""
+    from scipy.stats import logistic
+
+    row = said(1)
+    shares, rest = row[0, 3:6].softmax(0), row[0, 6:15].view(3, 3)
+    weights, centre = rest[0].softmax(0), rest[1] + torch.tensor([-2.0, 0.0, 2.0])
+    scale = torch.nn.functional.softplus(rest[2] - 0.5) + 1e-4
+    for v, atom in ((0.25, 1), (1.25, 2), (3.75, None)):
+        edges = [logistic(centre, scale).cdf(math.asinh(v + half)) for half in (0.25, -0.25)]
+        p = float(shares[0] * (weights * torch.tensor(edges[0] - edges[1])).sum()) + float(shares[atom] if atom else 0)
+        found = cells(SEVERAL(row), torch.tensor([[0.0, v, 0.0]], dtype=torch.float64))[0, 1]
+        assert float(found.exp()) == pytest.approx(p, rel=1e-9)
+
+
+def test_fine_grids_far_out_keep_their_digits() -> None:
+    """In float32 the edges of such a place are the same number."""
+    x = torch.tensor([[0.0, 0.25, v] for v in (-5000.0, -50.0, 0.0, 3.0, 50.0, 5000.0)])
+    single = Columns(SEVERAL.shape, SEVERAL.columns, 3)
+    exact = cells(SEVERAL(said(1).expand(6, -1)), x.double())
+    found = cells(single(said(1).float().expand(6, -1)), x)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-4)
+
+
+def test_draws_have_those_probabilities() -> None:
+    """100,000 draws, each of five places within 6 standard errors (failure 1e-8; seed 0)."""
+    row, n = said(1), 100_000
+    torch.manual_seed(0)
+    x = SEVERAL(row).sample((n,))[:, 0]
+    assert (((x[:, 1] - 0.25) / 0.5) % 1).abs().max() < 1e-9  # on the grid
+    places = torch.tensor([[0, 0.25, 0], [1, 1.25, 0], [2, 0.75, 0], [2, -0.25, 0], [2, 4.75, 0]], dtype=torch.float64)
+    p = cells(SEVERAL(row.expand(5, -1)), places).exp()
+    for unit in (0, 1):
+        share = (x[:, unit, None] - places[:, unit]).abs().lt(1e-9).double().mean(0)
+        error = (p[:, unit] * (1 - p[:, unit]) / n).sqrt()
+        assert ((share - p[:, unit]).abs() < 6 * error).all()
+
+
+def test_what_an_encoder_is_shown() -> None:
+    """Which cells are missing, categories one-hot, asinh of numbers, which atom; nothing of a missing cell."""
+    x = torch.tensor([[math.nan, 1.25, 3.0], [2.0, math.nan, 0.0]])
+    shown = Columns(SEVERAL.shape, SEVERAL.columns, 3).shown(x)
+    expected = [
+        [1, 0, 0, 0, 0, 0, math.asinh(1.25), 0, 1, math.asinh(3)],
+        [0, 1, 0, 0, 0, 1, 0, 0, 0, 0],
+    ]
+    torch.testing.assert_close(shown, torch.tensor(expected, dtype=torch.float32))
+    assert shown.shape[1:] == SEVERAL.reads
+    week = Columns((1,), [Column(step=0.1, periods=((7.0, 2.0),))])
+    torch.testing.assert_close(week.shown(torch.tensor([[3.75]]))[0, 2:], torch.tensor([1.0, 0.0]), atol=1e-6, rtol=0)
+
+
+def test_columns_and_shape_agree() -> None:
+    """Refused at once."""
+    with pytest.raises(ValueError, match=r"as many cells as it has columns.*shape \(2,\) for 1 columns"):
+        Columns((2,), [Column(classes=2)])
+    with pytest.raises(ValueError, match="a category of at least 2 classes, or a number on a grid"):
+        Columns((1,), [Column(step=0.0)])
+
+
+def test_a_model_learns_from_cells_that_are_seen_alone() -> None:
+    """Missing cells change neither distortion nor gradient; the run can be described."""
+    x = CODEC.encode(TABLE)
+    model, objective = recipes.vae((8,), latent=2, likelihood=CODEC.likelihood)
+    assert recipes.build(json.loads(json.dumps(model.spec)))[0].likelihood.columns == model.likelihood.columns
+    other = torch.where(x.isnan(), 5.0, x)
+    found = []
+    for target in (x, other):
+        torch.manual_seed(0)
+        terms = objective(model, Batch(x, target, seen=~x.isnan()))
+        found.append(terms.distortion.detach())
+        model.zero_grad()
+        terms.loss.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert torch.equal(*found)
+    table = CODEC.decode(model.sample(20).sample())
+    assert table.schema == TABLE.schema
