@@ -50,7 +50,7 @@ BUGS = [
     ("free bits without beta", "objectives", "loss + beta * torch.relu", "loss + torch.relu"),
     (
         "z detached",
-        "posteriors",
+        "posteriors/densities",
         "return Code(z, rates, None, None, nothing",
         "return Code(z.detach(), rates, None, None, nothing",
     ),
