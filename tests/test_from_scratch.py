@@ -19,6 +19,7 @@ from narrows.contract import Batch, Terms
 from narrows.divergences import JensenShannon
 from narrows.likelihoods import Gaussian
 from narrows.networks import Mlp
+from narrows.schedules import WarmUp
 
 FOLDER = Path(__file__).parents[1] / "docs" / "from_scratch"
 ROWS, WIDTH, LATENT = 50, 64, 8
@@ -162,9 +163,128 @@ def test_an_adversarial_autoencoder() -> None:
         close(parameter.data, weight.data)
 
 
-@pytest.mark.parametrize("name", ["aae", "autoencoder", "vae"])
-def test_a_file_stands_alone(name: str) -> None:
+class Quantising:
+    """A VQ-VAE twice: the library's, and the same weights and codebook as tensors; five slots of 8 units."""
+
+    def __init__(self) -> None:
+        self.file = scratch("vqvae")
+        self.model, self.objective = recipes.vqvae(
+            (WIDTH,), latent=LATENT, network=partial(Mlp, hidden=(128,)), grid=(5,), codebook=12, decay=0.99
+        )
+        self.model.double()
+        self.weights = [p.detach().clone().requires_grad_() for p in self.model.parameters()]
+        self.networks = self.weights[:4], self.weights[4:]
+        said = self.file.encode(rows("vae"), self.networks[0], LATENT)
+        codebook = said.detach().flatten(0, 1)[:12].clone()  # as the file begins: what the first rows say
+        self.book = codebook, torch.ones(12, dtype=torch.float64), codebook.clone()
+        self.posterior = self.model.posterior
+        self.posterior.vectors.copy_(codebook), self.posterior.sums.copy_(codebook)
+
+    def same_book(self) -> None:
+        """Codewords, how many choose each, and the sums of what chose."""
+        for theirs, ours in zip(
+            (self.posterior.vectors, self.posterior.count, self.posterior.sums), self.book, strict=True
+        ):
+            close(theirs[0], ours)
+
+
+def test_a_vqvae() -> None:
+    """Codes, every term and gradient, the codebook after one average, and all of it after twenty steps."""
+    pair, x = Quantising(), rows("vae")
+    before = pair.book[0].clone()
+    spent, rate, penalty, h, k = pair.file.terms(x, *pair.networks, pair.book[0])
+    code = pair.model.encode(x)
+    assert torch.equal(code.index, k)
+    assert len(k.unique()) > 6  # several codewords are chosen
+    close(code.z, before[k].transpose(1, 2).flatten(1))
+    terms = pair.objective(pair.model, Batch.of(x))
+    loss = (spent + rate + penalty).mean()
+    for theirs, ours in zip(
+        (terms.distortion, terms.rate, terms.penalty, terms.bound, terms.loss),
+        (spent, rate, penalty, -(spent + rate).detach(), loss),
+        strict=True,
+    ):
+        close(theirs, ours)
+    terms.loss.backward()
+    for parameter, slope in zip(pair.model.parameters(), torch.autograd.grad(loss, pair.weights), strict=True):
+        close(parameter.grad, slope)
+    pair.file.average(h, k, *pair.book)
+    assert not torch.equal(pair.book[0], before)
+    pair.same_book()
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in pair.weights]
+    optimiser = torch.optim.Adam(pair.model.parameters(), lr=1e-3)
+    for t in range(1, 21):
+        loss = pair.objective(pair.model, Batch.of(x)).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        other = pair.file.train_step(x, *pair.networks, pair.book, moments, t)
+        assert float(loss.detach()) == pytest.approx(other, abs=1e-6)
+    for parameter, weight in zip(pair.model.parameters(), pair.weights, strict=True):
+        close(parameter.data, weight.data)
+    pair.same_book()
+
+
+@pytest.mark.parametrize("rungs", [(3, 6), (2, 4, 8)])
+def test_a_ladder(rungs: tuple[int, ...]) -> None:
+    """Distortion, each rung's rate, the bound and every gradient; losses and weights of twenty steps of a warm-up."""
+    file, x = scratch("ladder"), rows("vae")
+    model, objective = recipes.ladder(
+        (WIDTH,),
+        rungs=rungs,
+        network=partial(Mlp, hidden=(128,), activation="leaky"),
+        beta=WarmUp(30),
+        free_bits=0.0,
+    )
+    model.double()
+    ours = file.ladder(rungs)
+    q = model.posterior
+    parts = model.encoder, list(q.prior.down), list(q.up), list(q.heads), model.decoder
+    theirs = file.flat([_weights(part) for part in parts])  # in the file's order
+    assert len(theirs) == len(list(model.parameters()))
+    for weight, parameter in zip(file.flat(ours), theirs, strict=True):
+        assert weight.shape == parameter.shape
+        weight.data = parameter.detach().clone()
+
+    def both(step: int) -> tuple[Terms, list[Tensor]]:
+        with draws.seeded(0, step):
+            terms = objective(model, Batch.of(x)._replace(step=torch.tensor(step, dtype=torch.float64)))
+        with draws.seeded(0, step):
+            drawn = draws.normal(1, torch.empty(ROWS, sum(rungs), dtype=torch.float64))[0]
+        return terms, list(drawn.split(rungs, 1))
+
+    terms, epsilon = both(15)  # half way: beta = 1/2
+    spent, rates = file.terms(x, *ours, epsilon)
+    close(terms.distortion, spent)
+    close(terms.rungs, rates.detach())
+    close(terms.bound, -(spent + rates.sum(1)).detach())
+    loss = (spent + rates.sum(1) / 2).mean()
+    close(terms.loss, loss)
+    slopes = torch.autograd.grad(loss, file.flat(ours))
+    for slope, other in zip(slopes, torch.autograd.grad(terms.loss, theirs), strict=True):
+        close(other, slope)
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in theirs]
+    optimiser = torch.optim.Adam(theirs, lr=1e-3)
+    for t in range(1, 21):
+        terms, epsilon = both(t)
+        optimiser.zero_grad()
+        terms.loss.backward()
+        optimiser.step()
+        assert float(terms.loss.detach()) == pytest.approx(file.train_step(x, ours, epsilon, moments, t, 30), abs=1e-6)
+    for parameter, weight in zip(theirs, file.flat(ours), strict=True):
+        close(parameter.data, weight.data)
+
+
+def _weights(part: Any) -> list[Any]:
+    """The tensors of a module, or of several, each a list of its own."""
+    return [_weights(one) for one in part] if isinstance(part, list) else list(part.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"), [("aae", 100), ("autoencoder", 100), ("ladder", 140), ("vae", 100), ("vqvae", 120)]
+)
+def test_a_file_stands_alone(name: str, lines: int) -> None:
     """It imports nothing of the library and fits a few screens."""
     text = (FOLDER / f"{name}.py").read_text()
     assert "narrows" not in text
-    assert len(text.splitlines()) <= 100
+    assert len(text.splitlines()) <= lines
