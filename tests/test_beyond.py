@@ -533,6 +533,9 @@ def test_temperatures_that_mean_nothing_are_refused():
     model, _ = nr.recipes.vae((D,), latent=2)
     with pytest.raises(ValueError, match="multiplies standard deviations: at least 0; got -1"):
         model.sample(3, temperature=-1)
+    coded, _ = nr.recipes.vqvae((D,), latent=2, codebook=3)
+    with pytest.raises(TypeError, match="over codewords, which have no width; got 0.7. Sample at temperature 1$"):
+        coded.sample(3, temperature=0.7)
     model.posterior.prior = SwissRoll()
     with pytest.raises(TypeError, match="a prior of normals or of mixtures of normals, and this one is _Roll"):
         model.sample(3, temperature=0.5)

@@ -9,6 +9,7 @@ import copy
 import io
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ import narrows as nr
 from narrows import priors, recipes, references
 from narrows.contract import Batch
 from narrows.divergences import kl
-from narrows.export import Encode
+from narrows.export import Decode, Encode
 from narrows.flows import IAF, MAF, NSF, Masked, Planar
 from narrows.gradients import ScoreFunction, StickingTheLanding, Vimco
 from narrows.likelihoods import Bernoulli
@@ -429,13 +430,25 @@ def test_relaxed_draws_are_gumbel_softmax_and_harden_as_the_temperature_falls(mo
     assert torch.equal(hard.index, relaxed.index)
 
 
-def test_choices_can_be_exported_for_any_batch() -> None:
-    """Nothing in the way looks at values."""
-    model = choices()[0].eval()
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("concrete", {"latent": 4}),
+        ("ladder", {"latent": 3}),
+        ("hvae", {"latent": 3}),
+        ("vqvae", {"latent": 2, "codebook": 3}),
+    ],
+)
+def test_codes_of_all_kinds_can_be_exported_for_any_batch(name: str, own: dict[str, Any]) -> None:
+    """Nothing in the way looks at values, and nothing takes the number of rows for a fixed one."""
+    model = getattr(recipes, name)((5,), **own)[0].eval()
     axes = ({0: torch.export.Dim("batch")},)
-    x = torch.rand(7, 5)
-    traced = torch.export.export(Encode(model, None), (x[:3],), dynamic_shapes=axes).module()
-    close(traced(x), model.encode(x).z, **SAME)
+    x = torch.randint(2, (7, 5)).to(torch.get_default_dtype())
+    z = model.encode(x).z.detach()
+    for module, t in ((Encode(model, None), x), (Decode(model, None), z)):
+        traced = torch.export.export(module, (t[:3],), dynamic_shapes=axes).module()
+        for few in (t, t[:1]):
+            close(traced(few), module(few), rtol=0, atol=1e-6)
 
 
 def test_frequencies_of_classes_are_what_a_fit_finds() -> None:
@@ -664,6 +677,13 @@ def test_parts_of_parts_are_cited() -> None:
     assert "kingma2016improved" not in nested
     assert {"tomczak2018vae"} <= keys(prior=partial(VampPrior, pseudo=3))
     assert not keys() & {"rezende2015variational", "tomczak2018vae"}
+
+
+def test_accents_of_references_are_those_of_tex() -> None:
+    """A backslash that Python reads itself leaves an accent that BibTeX prints as it stands."""
+    for entry in references._WORKS.values():
+        assert not re.search(r"""(?<!\\)["'`^~](?=[a-zA-Z]\}|\{)""", entry), entry
+        assert entry.isascii(), entry
 
 
 @pytest.mark.parametrize(

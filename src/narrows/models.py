@@ -232,12 +232,12 @@ class Ladder(Model):
 
     def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:
         code, state = self.posterior.descend(self.hidden(x, context), context, samples)  # type: ignore[operator]
-        return Pass(self._decoded(state, len(code.z), context), code)
+        return Pass(self._decoded(state, code.z.shape[0], context), code)
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z) for codes (S, D); S is a multiple of the rows of context. Raises: as `hidden`."""
         self._check_told(context)
-        return self._decoded(self.posterior.state(z, context), len(z), context)  # type: ignore[operator]
+        return self._decoded(self.posterior.state(z, context), z.shape[0], context)  # type: ignore[operator]
 
     def _decoded(self, state: Any, rows: int, context: Tensor | None) -> Distribution:
         """p(x|z) of a state of S rows."""

@@ -108,7 +108,9 @@ class Plot:
         few = judged(self.run.data)[0]
         few = few.take(torch.arange(min(len(few), 12)))
         if not self.run.data.image or not isinstance(self.run.model, Ladder):
-            raise TypeError("this picture is of images and a code of rungs: recipe ladder or hvae on images")
+            raise TypeError(
+                "this picture is of images and a code of rungs: recipe ladder, hvae or conv_ladder on images"
+            )
         return pictures.shown(pictures.grid(kept_rungs(self.run.model, few), len(few)))
 
     def latent(self, method: str = "auto") -> "Figure":

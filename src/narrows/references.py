@@ -55,7 +55,7 @@ _WORKS = {
     Frank and Teh, Yee Whye},
   booktitle={International Conference on Machine Learning}, year={2018}, eprint={1802.04537}
 }""",
-    "renyi": """@inproceedings{li2016renyi,
+    "renyi": r"""@inproceedings{li2016renyi,
   title={R{\'e}nyi Divergence Variational Inference},
   author={Li, Yingzhen and Turner, Richard E.},
   booktitle={Advances in Neural Information Processing Systems}, year={2016}, eprint={1602.02311}
@@ -90,7 +90,7 @@ _WORKS = {
   author={Rifai, Salah and Vincent, Pascal and Muller, Xavier and Glorot, Xavier and Bengio, Yoshua},
   booktitle={International Conference on Machine Learning}, year={2011}
 }""",
-    "regularised": """@inproceedings{ghosh2020variational,
+    "regularised": r"""@inproceedings{ghosh2020variational,
   title={From Variational to Deterministic Autoencoders},
   author={Ghosh, Partha and Sajjadi, Mehdi S. M. and Vergari, Antonio and Black, Michael and Sch{\"o}lkopf, Bernhard},
   booktitle={International Conference on Learning Representations}, year={2020}, eprint={1903.12436}
@@ -127,12 +127,12 @@ _WORKS = {
   booktitle={Advances in Neural Information Processing Systems}, volume={27}, pages={3581--3589}, year={2014},
   eprint={1406.5298}
 }""",
-    "wae_mmd": """@inproceedings{tolstikhin2018wasserstein,
+    "wae_mmd": r"""@inproceedings{tolstikhin2018wasserstein,
   title={{Wasserstein} Auto-Encoders},
   author={Tolstikhin, Ilya and Bousquet, Olivier and Gelly, Sylvain and Sch{\"o}lkopf, Bernhard},
   booktitle={International Conference on Learning Representations}, year={2018}, eprint={1711.01558}
 }""",
-    "MMD": """@article{gretton2012kernel,
+    "MMD": r"""@article{gretton2012kernel,
   title={A Kernel Two-Sample Test},
   author={Gretton, Arthur and Borgwardt, Karsten M. and Rasch, Malte J. and Sch{\"o}lkopf, Bernhard and Smola,
     Alexander},
@@ -201,7 +201,7 @@ _WORKS = {
   author={Kumar, Abhishek and Sattigeri, Prasanna and Balakrishnan, Avinash},
   booktitle={International Conference on Learning Representations}, year={2018}, eprint={1711.00848}
 }""",
-    "sparse": """@inproceedings{gao2025scaling,
+    "sparse": r"""@inproceedings{gao2025scaling,
   title={Scaling and evaluating sparse autoencoders},
   author={Gao, Leo and Dupr{\'e} la Tour, Tom and Tillman, Henk and Goh, Gabriel and Troll, Rajan and Radford, Alec and
     Sutskever, Ilya and Leike, Jan and Wu, Jeffrey},
@@ -212,7 +212,7 @@ _WORKS = {
   author={Bussmann, Bart and Leask, Patrick and Nanda, Neel},
   journal={arXiv preprint arXiv:2412.06410}, year={2024}
 }""",
-    "JumpReLU": """@article{rajamanoharan2024jumping,
+    "JumpReLU": r"""@article{rajamanoharan2024jumping,
   title={Jumping Ahead: Improving Reconstruction Fidelity with {JumpReLU} Sparse Autoencoders},
   author={Rajamanoharan, Senthooran and Lieberum, Tom and Sonnerat, Nicolas and Conmy, Arthur and Varma, Vikrant and
     Kram{\'a}r, J{\'a}nos and Nanda, Neel},
@@ -309,7 +309,7 @@ _WORKS = {
   author={Mentzer, Fabian and Minnen, David and Agustsson, Eirikur and Tschannen, Michael},
   booktitle={International Conference on Learning Representations}, year={2024}, eprint={2309.15505}
 }""",
-    "rotation": """@inproceedings{fifty2025restructuring,
+    "rotation": r"""@inproceedings{fifty2025restructuring,
   title={Restructuring Vector Quantization with the Rotation Trick},
   author={Fifty, Christopher and Junkins, Ronald G. and Duan, Dennis and Iyengar, Aniketh and Liu, Jerry W. and Amid,
     Ehsan and Thrun, Sebastian and R{\'e}, Christopher},

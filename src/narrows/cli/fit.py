@@ -67,6 +67,8 @@ def fit(
         raise typer.Exit(128 + getattr(stop, "number", 2)) from None
     if run is None:
         return  # another process of this run tells the rest
+    from narrows.priors import Codewords
+
     run.evaluate()
     report = run.report()
     say(run)
@@ -84,6 +86,9 @@ def fit(
             told = f" --context {shlex.quote(means)}"
         else:
             told = f" --label {shlex.quote(run.data.classes[0])}"  # type: ignore[index]
+    if isinstance(run.model.prior, Codewords) and len(run.data.train) >= 20:  # neighbours drawn apart do not fit
+        kind = "PixelCNN" if len(run.model.prior.grid) > 1 else "Transformer"
+        typer.echo(f"  narrows prior {run.folder} --kind {kind}  (for better samples)")
     for words in (f"{first} {run.folder}{told}", f"reconstruct {run.folder} {source}", f"project {run.folder}"):
         typer.echo(f"  narrows {words}")
 

@@ -90,7 +90,7 @@ class Grid(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        x = x.reshape(len(x), -1, *self.inputs[-2:])
+        x = x.reshape(x.shape[0], -1, *self.inputs[-2:])
         if context is not None:
             x = torch.cat([x, context[:, :, None, None].expand(-1, -1, *x.shape[-2:])], 1)
         return self.layers(x).reshape(-1, *self.outputs)

@@ -79,11 +79,11 @@ class Unet(nn.Module):
         self.last = nn.Conv2d(width, channels * self.patch**2, 3, padding=1)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        told = x.new_zeros(len(x), self.down[0].told.in_features)  # type: ignore[union-attr, arg-type]
+        told = x.new_zeros(x.shape[0], self.down[0].told.in_features)  # type: ignore[union-attr, arg-type]
         if self.told is not None:
             told = self.told(context)
         height, width = self.outputs[-2:]
-        x = x.reshape(len(x), -1, height, width)
+        x = x.reshape(x.shape[0], -1, height, width)
         rows, columns = self.sizes[0]
         x = nn.functional.pad(x, (0, columns * self.patch - width, 0, rows * self.patch - height))
         x, kept = self.first(x), []

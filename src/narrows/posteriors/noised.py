@@ -72,7 +72,7 @@ class Noised(nn.Module):
             first = self.noise.mixed(h, torch.zeros_like(h), self.noise.gamma(torch.zeros_like(h[:, :1])))
             z = repeated(self.noise.jump(self.network, first, self.jumps, context, up=True), samples)
         rates = repeated(self.noise.top(h, self.prior()), samples)
-        return Code(z, rates, None, None, z.new_zeros(len(z)))
+        return Code(z, rates, None, None, z.new_zeros(z.shape[0]))
 
     def priced(self, h: Tensor, context: Tensor | None = None, samples: int = 1) -> Code:
         """The last copies with the price of all steps, each row's from `samples` steps that are drawn.

@@ -110,11 +110,11 @@ class Discrete(nn.Module, ABC):
 
     def embed(self, index: Tensor) -> Tensor:
         """Z (S, latent) of codes (S, *grid)."""
-        return self._joined(self.vectors_of(index.reshape(-1, self.books)), len(index))
+        return self._joined(self.vectors_of(index.reshape(-1, self.books)), index.shape[0])
 
     def _apart(self, h: Tensor) -> Tensor:
         """Maps (rows, width, *space) as vectors (rows places, width)."""
-        return h.reshape(len(h), self.width, -1).transpose(1, 2).reshape(-1, self.width)
+        return h.reshape(h.shape[0], self.width, -1).transpose(1, 2).reshape(-1, self.width)
 
     def _joined(self, v: Tensor, rows: int) -> Tensor:
         """Vectors (rows places, width) as flat maps (rows, width places)."""
@@ -124,9 +124,9 @@ class Discrete(nn.Module, ABC):
         v = self._apart(h)
         learning = self.training and draw and torch.is_grad_enabled()
         e, index, penalty = self.quantise(v, learning)
-        index = index.view(len(h), *self.grid)
-        z = self._joined(e, len(h))
-        paid = z.new_zeros(len(h)) if penalty is None else penalty.view(len(h), -1).sum(1)
+        index = index.view(h.shape[0], *self.grid)
+        z = self._joined(e, h.shape[0])
+        paid = z.new_zeros(h.shape[0]) if penalty is None else penalty.view(h.shape[0], -1).sum(1)
         rates = -self.prior(context).each(index).flatten(1).to(z.dtype)  # (B, choices)
         z, rates, paid, index = (repeated(t, samples) for t in (z, rates, paid, index))
         return Code(z, rates, torch.zeros_like(paid), -rates.sum(1), paid, index)
@@ -230,7 +230,7 @@ class Quantised(Discrete):
 
     def quantise(self, v: Tensor, learning: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Vectors (n, width) -> codewords (n, width) with the encoder's gradient, index (n, books), penalty (n,)."""
-        slope, left, penalty = v - v.detach(), v.detach(), v.new_zeros(len(v))
+        slope, left, penalty = v - v.detach(), v.detach(), v.new_zeros(v.shape[0])
         found, seen = [], []
         for book in range(self.books):
             part = slice(book * self.part, (book + 1) * self.part) if self.levels == 1 else slice(None)

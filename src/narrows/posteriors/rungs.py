@@ -75,7 +75,7 @@ class Hierarchical(nn.Module, ABC):
         self, h: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = True
     ) -> tuple[Code, Any]:
         """The code of h (B, features), and the state that drawing it leads to."""
-        like = h.new_zeros(len(h), self.latent)
+        like = h.new_zeros(h.shape[0], self.latent)
         found = self.run(h, context, draws.normal(samples, like).flatten(0, 1) if draw else like, False)
         if not draw:  # all draws are this one
             found = Found(*_repeated(found, samples))
@@ -83,9 +83,9 @@ class Hierarchical(nn.Module, ABC):
             log_normal(found.z, mean, sigma)
             for mean, sigma in ((found.mean, found.sigma), (found.prior_mean, found.prior_sigma))
         )
-        q = Chain(lambda t, known: self.run(h, context, t, known)[:3], self.rungs, h, (len(h),))
+        q = Chain(lambda t, known: self.run(h, context, t, known)[:3], self.rungs, h, (h.shape[0],))
         code = Code(
-            found.z, self.rates(found, each_q - each_p), each_q.sum(1), each_p.sum(1), found.z.new_zeros(len(found.z))
+            found.z, self.rates(found, each_q - each_p), each_q.sum(1), each_p.sum(1), torch.zeros_like(each_q[:, 0])
         )
         return code._replace(q=q, p=self.prior(context)), found.state
 
@@ -135,7 +135,7 @@ class TopDown(Hierarchical):
         given, said, found = t.split(self.rungs, 1), self.read(h), []
 
         def choose(rung: int, mean: Tensor, sigma: Tensor, state: Any) -> Tensor:
-            own = _repeated(said[rung], len(t) // len(h))
+            own = _repeated(said[rung], t.shape[0] // h.shape[0])
             mean, sigma = self.merge(rung, own, mean, sigma, state)
             found.append((mean, sigma))
             return given[rung] if known else torch.addcmul(mean, sigma, given[rung])
@@ -237,7 +237,7 @@ class BottomUp(Hierarchical):
         )
 
     def run(self, h: Tensor, context: Tensor | None, t: Tensor, known: bool) -> Found:
-        samples, found = len(t) // len(h), []
+        samples, found = t.shape[0] // h.shape[0], []
         given, said, told = t.split(self.rungs, 1)[::-1], repeated(h.flatten(1), samples), repeated(context, samples)
         for climb, own in zip([*self.up, None], given, strict=True):
             mean, s = said.chunk(2, 1)

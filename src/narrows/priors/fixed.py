@@ -239,6 +239,11 @@ def tempered(p: Distribution, temperature: float | Sequence[float]) -> Distribut
     """
     if hasattr(p, "tempered"):  # rungs
         return p.tempered(temperature)  # type: ignore[no-any-return]
+    if hasattr(p, "each"):  # choices, which have no width
+        raise TypeError(
+            f"a temperature narrows normals, and this prior is over codewords, which have no width; got {temperature}. "
+            "Sample at temperature 1"
+        )
     if isinstance(temperature, Sequence):
         raise TypeError(
             f"one temperature for each rung is for a prior of rungs (recipes ladder, hvae), and this one is "

@@ -112,7 +112,7 @@ class Maps(Hierarchy):
         return Cell(inputs, outputs, size, self.inner or max(self.width // 2, 4), **more)  # type: ignore[arg-type]
 
     def begin(self, like: Tensor) -> Tensor:
-        return self.start.repeat(len(like), 1, 1, 1)
+        return self.start.repeat(like.shape[0], 1, 1, 1)
 
     def given(self, rung: int, state: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         if rung == 0 and self.told is not None:

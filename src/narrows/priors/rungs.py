@@ -248,7 +248,7 @@ class Rungs(Hierarchy):
         return nn.Sequential(Norm(width), bent) if self.norm else bent
 
     def begin(self, like: Tensor) -> Tensor:
-        return like.new_zeros(len(like), self.rungs[0])
+        return like.new_zeros(like.shape[0], self.rungs[0])
 
     def given(self, rung: int, state: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         if rung == 0:

@@ -44,7 +44,7 @@ def redraw(
     if not isinstance(model, Ladder):
         raise TypeError(
             f"rungs are kept or redrawn, and the code of this model has none: its posterior is "
-            f"{type(model.posterior).__name__}. Use recipe ladder or hvae"
+            f"{type(model.posterior).__name__}. Use recipe ladder, hvae or conv_ladder"
         )
     if n < 1:
         raise ValueError(f"redraw makes at least one row of each; got n={n}")
