@@ -729,8 +729,8 @@ BUGS = [
     (
         "penalties of the mean vector",
         "posteriors/quantised",
-        "penalty.view(len(h), -1).sum(1)",
-        "penalty.view(len(h), -1).mean(1)",
+        "penalty.view(h.shape[0], -1).sum(1)",
+        "penalty.view(h.shape[0], -1).mean(1)",
         "quantised.py::test_penalties_are_per_example",
     ),
     (

@@ -91,7 +91,7 @@ class TableCodec:
         >>> x.shape, codec.decode(x).equals(table)
         (torch.Size([4, 3]), True)
         >>> codec.likelihood((3,)).reads
-        (10,)
+        (13,)
     """
 
     kept: tuple[_Kept, ...] = field(default=())
