@@ -108,9 +108,9 @@ def main() -> None:
             )
             print(name, seed, json.dumps(runs[-1]), flush=True)
         found[name] = {key: interval([run[key] for run in runs]) for key in runs[0]}
-    TARGET.parent.mkdir(exist_ok=True)
-    record = {"versions": {"torch": torch.__version__, "narrows": nr.__version__}, "epochs": asked.epochs}
-    TARGET.write_text(json.dumps(record | {"means and half intervals": found}, indent=1) + "\n")
+        TARGET.parent.mkdir(exist_ok=True)
+        record = {"versions": {"torch": torch.__version__, "narrows": nr.__version__}, "epochs": asked.epochs}
+        TARGET.write_text(json.dumps(record | {"means and half intervals": found}, indent=1) + "\n")
     print("\n| cure | active units of 16 | rate | L_1000 | squared error |\n|---|---|---|---|---|")
     for name, row in found.items():
         print(f"| {name} | " + " | ".join(f"{m:.1f} ± {half:.1f}" for m, half in row.values()) + " |")
