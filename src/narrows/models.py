@@ -107,6 +107,13 @@ class Model(nn.Module, ABC):
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z) for codes (S, D); S is a multiple of the rows of context. Raises: as `hidden`."""
 
+    def _decoded(self, state: Any, rows: int, context: Tensor | None) -> Distribution:
+        """p(x|z) from what the decoder reads, of S rows."""
+        if context is None:
+            return self.likelihood(self.decoder(state))
+        context = context.repeat(rows // len(context), 1)
+        return self.likelihood(self.decoder(state, context), context)
+
     def _check_told(self, context: Tensor | None) -> None:
         got = 0 if context is None else context.shape[1]
         if got != self.context:
@@ -171,10 +178,7 @@ class Autoencoder(Model):
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x|z) for codes (S, D); S is a multiple of the rows of context. Raises: as `hidden`."""
         self._check_told(context)
-        if context is None:
-            return self.likelihood(self.decoder(z))
-        context = context.repeat(len(z) // len(context), 1)
-        return self.likelihood(self.decoder(z, context), context)
+        return self._decoded(z, z.shape[0], context)
 
 
 class Ladder(Model):
@@ -238,10 +242,3 @@ class Ladder(Model):
         """p(x|z) for codes (S, D); S is a multiple of the rows of context. Raises: as `hidden`."""
         self._check_told(context)
         return self._decoded(self.posterior.state(z, context), z.shape[0], context)  # type: ignore[operator]
-
-    def _decoded(self, state: Any, rows: int, context: Tensor | None) -> Distribution:
-        """p(x|z) of a state of S rows."""
-        if context is None:
-            return self.likelihood(self.decoder(state))
-        context = context.repeat(rows // len(context), 1)
-        return self.likelihood(self.decoder(state, context), context)

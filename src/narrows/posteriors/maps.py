@@ -10,7 +10,8 @@ from torch.nn.functional import softplus
 
 from narrows.networks.cells import smaller
 from narrows.posteriors.rungs import TopDown
-from narrows.priors.maps import ONE, Maps
+from narrows.priors.fixed import ONE
+from narrows.priors.maps import Maps
 
 __all__ = ["ResidualNormal"]
 

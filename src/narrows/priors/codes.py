@@ -1,6 +1,7 @@
 """Priors over grids of codewords, each of which reads those before it; fitted to codes of a trained model."""
 
 import math
+from abc import ABC, abstractmethod
 from itertools import repeat
 from typing import Any
 
@@ -72,7 +73,7 @@ class _InTurn(Distribution):
         return None if self.context is None else self.context.expand(*lead, -1).reshape(-1, self.context.shape[-1])
 
 
-class _Learned(OverCodewords):
+class _Learned(OverCodewords, ABC):
     """What both networks have in common: equal probabilities until they are fitted, a network from then on."""
 
     axes: tuple[int, ...] = (1, 2, 3)  # of the grids that it reads
@@ -92,9 +93,9 @@ class _Learned(OverCodewords):
         self.learned: Tensor
         self.register_buffer("learned", torch.tensor(False))
 
+    @abstractmethod
     def build(self) -> GatedConvolutions | CausalTransformer:
         """The network, its weights drawn anew."""
-        raise NotImplementedError
 
     def begin(self) -> None:
         """Back to equal probabilities, with weights drawn anew."""

@@ -18,6 +18,8 @@ __all__ = [
     "tempered",
 ]
 
+ONE = math.log(math.expm1(1))  # softplus of it is 1: where learned deviations begin
+
 
 class Prior(nn.Module):
     """What priors have in common."""

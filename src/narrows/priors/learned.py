@@ -1,6 +1,7 @@
 """Priors that learn by gradients: in training with the model, or afterwards from its codes."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch.nn.functional import softplus
 from narrows.flows import NSF, Flowed, Masked
 from narrows.networks import Mlp
 from narrows.priors.fitting import climb
-from narrows.priors.fixed import Prior, expectation_maximisation
+from narrows.priors.fixed import ONE, Prior, expectation_maximisation
 
 __all__ = ["Autoregressive", "Categorical", "ConditionalNormal", "Flow", "Mixture", "VampPrior", "one_hot"]
 
@@ -178,7 +179,7 @@ class VampPrior(Prior):
         return f"{super().extra_repr()}, pseudo={self.pseudo}"
 
 
-class _Standardised(Prior):
+class _Standardised(Prior, ABC):
     """A density of codes that are first brought to mean 0 and deviation 1; what `fit` finds by gradients."""
 
     def __init__(self, latent: int) -> None:
@@ -188,9 +189,9 @@ class _Standardised(Prior):
         self.register_buffer("centre", torch.zeros(latent))
         self.register_buffer("width", torch.ones(latent))
 
+    @abstractmethod
     def begin(self) -> None:
         """Draws weights anew."""
-        raise NotImplementedError
 
     def fit(self, z: Tensor) -> None:
         """Maximum likelihood for codes (n, latent), from weights drawn anew; a tenth of the codes says when to stop.
@@ -417,11 +418,8 @@ class ConditionalNormal(Prior):
         if context is None:
             raise TypeError(f"this prior is p(z|c) and needs {self.context} features of context; got none")
         mean, s = self.network(context).chunk(2, -1)  # (B, latent) each
-        sigma = softplus(s + _ONE) + 1e-6
+        sigma = softplus(s + ONE) + 1e-6
         return Independent(Normal(mean, sigma, validate_args=False), 1, validate_args=False)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, context={self.context}, hidden={self.hidden}"
-
-
-_ONE = math.log(math.expm1(1))  # softplus of it is 1

@@ -1,6 +1,5 @@
 """A prior that runs down rungs of maps: latent images of several sizes."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,11 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from narrows.networks.cells import Cell, halved, image, larger
+from narrows.priors.fixed import ONE
 from narrows.priors.rungs import Hierarchy
 
 __all__ = ["Maps", "sizes"]
-
-ONE = math.log(math.expm1(1))  # softplus of it is 1
 
 
 def sizes(shape: Sequence[int], rungs: int | Sequence[int]) -> tuple[tuple[int, int], ...]:

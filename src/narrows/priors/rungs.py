@@ -12,11 +12,10 @@ from torch.distributions import Distribution, Normal
 from torch.nn.functional import softplus
 
 from narrows.networks import Mlp, Norm, bend
-from narrows.priors.fixed import Prior
+from narrows.priors.fixed import ONE, Prior
 
 __all__ = ["Chain", "Descent", "Hierarchy", "Rungs", "divided", "log_normal", "widths"]
 
-_ONE = math.log(math.expm1(1))  # softplus of it is 1
 Run = Callable[[Tensor, bool], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -254,7 +253,7 @@ class Rungs(Hierarchy):
         if rung == 0:
             return state, torch.ones_like(state), state
         mean, s = self.down[rung - 1](state, context).chunk(2, 1)
-        return mean, softplus(s + _ONE) + 1e-6, state
+        return mean, softplus(s + ONE) + 1e-6, state
 
     def join(self, rung: int, z: Tensor, state: Tensor, context: Tensor | None) -> Tensor:
         return z
