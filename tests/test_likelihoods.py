@@ -77,6 +77,25 @@ def probabilities(p: Likelihood, said: Tensor) -> Tensor:
     return torch.stack([cells(px, k.expand(len(said), *p.shape)).exp() for k in grid(p)])
 
 
+# ---- what is usual ----------------------------------------------------------------------------------------------
+
+
+@every
+def test_the_usual_is_the_best_that_can_be_said_without_a_code(make: partial) -> None:
+    """At it no number that it chooses has a slope; what was not seen takes no part."""
+    p = make(SHAPE).double().requires_grad_(False)
+    x = p(parameters(p, 1).expand(501, *p.wants)).sample()
+    hidden = torch.where(torch.rand_like(x) < 0.2, math.nan, x)
+    said = p.usual(hidden).requires_grad_()
+    found, nothing = (log_prob(p(v.expand(501, *p.wants)), hidden, ~hidden.isnan()).sum() for v in (said, 0 * said))
+    assert float(found.detach()) > float(nothing.detach()) or getattr(p, "components", 2) == 1
+    if isinstance(p, (DiscretisedLogistic, LogisticMixture)):
+        return  # a start only: what is best has no closed form
+    slope = torch.autograd.grad(found, said)[0]
+    near = 1 if isinstance(p, Categorical) else 1 / p.sigma.amax() if isinstance(p, Laplace) else 1e-6
+    assert bool((slope.abs() < 1.001 * near).all())  # a Categorical's one row more, and the median's own side
+
+
 # ---- probabilities ----------------------------------------------------------------------------------------------
 
 

@@ -985,6 +985,20 @@ BUGS = [
         "model.prior.check(model.posterior)",
         "codeprior.py::test_training_on_begins_without_the_prior_and_fits_it_again",
     ),
+    (
+        "a decoder that begins at the mean itself, not at its log-odds",
+        "likelihoods",
+        ".clamp(1e-3, 1 - 1e-3).logit()",
+        ".clamp(1e-3, 1 - 1e-3)",
+        "likelihoods.py::test_the_usual_is_the_best_that_can_be_said_without_a_code",
+    ),
+    (
+        "a trained decoder that begins anew",
+        "models",
+        "if bias is None or bias.any():",
+        "if bias is None:",
+        "training.py::test_an_untrained_decoder_begins_at_the_usual_row_and_a_trained_one_where_it_was",
+    ),
 ]
 
 

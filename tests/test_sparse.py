@@ -183,12 +183,12 @@ def test_the_encoder_begins_as_the_decoder_transposed_about_the_mean() -> None:
     model, objective = member()
     close(model.encoder.weight, model.decoder.directions)
     rows = nr.data.rows(X + 3)
-    assert model.start(model, rows, None) is False
+    assert model.begin(rows, None) is False
     close(model.decoder.bias, (X + 3).mean(0))
     close(model.hidden(X + 3), (X - X.mean(0)) @ model.decoder.directions.T)
     with torch.no_grad():
         model.decoder.bias += 1  # learned since
-    model.start(model, nr.data.rows(X - 5), None)
+    model.begin(nr.data.rows(X - 5), None)
     close(model.decoder.bias, (X + 3).mean(0) + 1)
     del objective
 

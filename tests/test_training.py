@@ -88,6 +88,23 @@ def test_killed_and_resumed_is_bit_exact():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [(nr.networks.Mlp, (6,)), (nr.networks.Residual, (6,)), (nr.networks.Conv, (2, 9, 8))],
+    ids=str,
+)
+def test_an_untrained_decoder_begins_at_the_usual_row_and_a_trained_one_where_it_was(network, shape):
+    """The bias that ends it holds the log-odds of every value's mean, or of a channel's over all its places."""
+    share = torch.linspace(0.1, 0.9, math.prod(shape)).view(shape)
+    x = (torch.rand(400, *shape) < share).float()
+    model, _ = nr.recipes.vae(shape, latent=2, likelihood=nr.likelihoods.Bernoulli, network=network)
+    assert model.begin(nr.data.rows(x), None) is False
+    mean = x.mean(0) if len(shape) == 1 else x.mean((0, 2, 3))
+    torch.testing.assert_close(model.decoder.last.bias, mean.logit())
+    model.begin(nr.data.rows(1 - x), None)
+    torch.testing.assert_close(model.decoder.last.bias, mean.logit())
+
+
 def test_two_processes_give_what_one_gives():
     script = ROOT / "benchmarks" / "processes.py"
     done = subprocess.run([sys.executable, str(script), "--steps-only"], capture_output=True, text=True)

@@ -95,6 +95,9 @@ class Diffusion(Model):
         """What the decoder says of copies (S, D), flat again."""
         return self.decoder(z.view(-1, *self.shape), told).flatten(1)
 
+    def _begin_usual(self, rows: Any) -> None:
+        """What ends the decoder is noise, not a row."""
+
     def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:
         v = self.hidden(x, context)
         code = self.posterior.priced(v, context, samples)  # type: ignore[operator, union-attr]

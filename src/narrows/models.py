@@ -1,6 +1,7 @@
 """The models: what joins an encoder to a decoder through a code. `Model` is what all share, the others are final."""
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -11,6 +12,7 @@ from torch.distributions import Distribution
 
 from narrows.contract import Code, Pass
 from narrows.likelihoods import Likelihood
+from narrows.networks import ending
 from narrows.priors import tempered
 
 __all__ = ["Autoencoder", "Ladder", "Model"]
@@ -21,8 +23,9 @@ class Model(nn.Module, ABC):
 
     `encoder`, `posterior`, `decoder` and `likelihood` are its parts; `forward` and `decode` of a final class join them.
     `corruption` is what the encoder learns to undo: an objective shows it corrupted rows and scores the clean ones; use
-    never corrupts. `context` is the number of features that all parts are told. `start(model, rows, train)` is what
-    `fit` calls before the first step (`train(model, objective, rows)` fits a part), and tells whether all is done.
+    never corrupts. `context` is the number of features that all parts are told. `begin(rows, train)` is what `fit`
+    calls before the first step (`train(model, objective, rows)` fits a part), `start(model, rows, train)` what a part
+    adds to that; both tell whether all is done.
     `spec` is how a recipe built the model, None where hands did.
 
     Raises: TypeError where a part is missing its half of the contract (`posterior.features`, a `Likelihood`).
@@ -81,6 +84,29 @@ class Model(nn.Module, ABC):
         """Raises ValueError where the prior was fitted to the codes of another codebook than this model's."""
         if hasattr(self.prior, "check"):
             self.prior.check(self.posterior)  # type: ignore[union-attr]
+
+    def begin(self, rows: Any, train: Callable[..., Any]) -> bool:
+        """Before the first step: the bias that ends a decoder, where it is 0, becomes the usual row; then `start`."""
+        self._begin_usual(rows)
+        return self.start is not None and self.start(self, rows, train)
+
+    @torch.no_grad()
+    def _begin_usual(self, rows: Any) -> None:
+        """Without it every unit first learns what all rows have in common, and those of a tanh may never learn more
+        (Burda et al. 2015, arXiv:1509.00519, section 5). A bias for each channel begins at what all its places ask for.
+        """
+        bias = ending(self.decoder)
+        if bias is None or bias.any():
+            return
+        few = torch.linspace(0, len(rows) - 1, min(len(rows), 10_000), device=rows.device).round().long()
+        x, wants = rows.batch(few).x, self.likelihood.wants
+        size = x.nan_to_num(0.0).abs().flatten(1).amax(1)
+        x = x[~(size > 1000 * size[size > 0].median())]  # a cell gone wrong would be all of the mean
+        if bias.numel() < math.prod(wants) and len(wants) > 3:  # (channels, C, H, W), of which it has no H, W
+            x = x.flatten(2).transpose(1, 2).flatten(0, 1)
+        said = self.likelihood.usual(x)
+        if said is not None and bias.numel() % said.numel() == 0:
+            bias.view(said.numel(), -1).copy_(said.nan_to_num(0.0).view(-1, 1))
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None, samples: int = 1) -> Pass:

@@ -69,6 +69,12 @@ class Likelihood(nn.Module):
         """What an encoder reads of x: x itself, but of counts, which may differ a thousandfold, log(1 + x)."""
         return torch.log1p(x.clamp_min(0)) if self.counts else x  # a corruption may have gone below
 
+    def usual(self, x: Tensor) -> Tensor | None:
+        """What a decoder that knows nothing of a row says best, (channels, *event), from rows x (n, *event), NaN where
+        nothing was seen: where its last bias begins. None where that has no closed form.
+        """
+        return None
+
     def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Parameters (S, channels, *event) for values that were seen as x (S, *event) through normal noise of width
         sigma, on the scale that an encoder is shown: what a diffusion knows of a row in the end.

@@ -111,6 +111,10 @@ class _Count(Likelihood):
             said = total + said.flatten(1).log_softmax(1).view_as(said)
         return said.clamp_max(HIGHEST)
 
+    def usual(self, x: Tensor) -> Tensor:
+        """The mean's logarithm, of at least 1 in 1,000; with `library` what it shares out is the same."""
+        return x.nanmean(0, keepdim=True).clamp_min(1e-3).log()
+
     def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Logarithms of means, where x is log(1 + value); how near it is, the likelihood's own spread says."""
         return x.clamp_min(1e-3).expm1().log().unsqueeze(1)

@@ -44,6 +44,10 @@ class Bernoulli(Likelihood):
         self.discrete = not relaxed
         self.support = constraints.unit_interval if relaxed else constraints.boolean
 
+    def usual(self, x: Tensor) -> Tensor:
+        """Log-odds of the mean, of at least 1 in 1,000 (Burda et al. 2015, arXiv:1509.00519, took them too)."""
+        return x.nanmean(0, keepdim=True).clamp(1e-3, 1 - 1e-3).logit()
+
     def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The logarithm of the ratio of the two normal densities of x, about 1 and about 0."""
         return ((x - 0.5) / sigma.square()).unsqueeze(1)
@@ -67,6 +71,16 @@ class _Levels(constraints.Constraint):
 
     def __repr__(self) -> str:
         return f"k / {self.levels - 1} for k = 0 ... {self.levels - 1}"
+
+
+def _log_shares(x: Tensor, classes: int) -> Tensor:
+    """Log-shares (classes, *event) of rows (n, *event), whose values are numbers of classes, NaN for none; one row
+    more is spread evenly over the classes.
+    """
+    flat, width = x.flatten(1), x[0].numel()
+    place = flat.nan_to_num(classes).round().long() * width + torch.arange(width, device=x.device)
+    counts = torch.bincount(place.flatten(), minlength=(classes + 1) * width).view(classes + 1, width)[:classes]
+    return (counts + 1 / classes).log().sub(math.log(len(x) + 1)).to(x.dtype).view(classes, *x.shape[1:])
 
 
 class _Discrete(Likelihood):
@@ -125,6 +139,10 @@ class Categorical(_Discrete):
     def __init__(self, shape: tuple[int, ...], levels: int = 256) -> None:
         super().__init__(shape, levels)
         self.channels = levels
+
+    def usual(self, x: Tensor) -> Tensor:
+        """Logarithms of the levels' shares."""
+        return _log_shares(x * (self.levels - 1), self.levels)
 
     def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Logarithms of the normal densities of x about each level (Kingma et al. 2021, arXiv:2107.00630, sec. 3.3)."""
@@ -198,6 +216,11 @@ class DiscretisedLogistic(_Discrete):
 
     channels = 2
 
+    def usual(self, x: Tensor) -> Tensor:
+        """Locations at the mean, and scales as wide as they are where nothing is said."""
+        location = x.nanmean(0) - 0.5
+        return torch.stack([location, torch.zeros_like(location)])
+
     def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Location x and scale sigma^2 / d, d between levels: the odds of two neighbours are then those of the normal
         densities of x about each of them, and so are the probabilities, but for those of levels further away.
@@ -251,6 +274,11 @@ class LogisticMixture(_Discrete):
         self.components, self.channels = components, 3 * components
         self.start: Tensor
         self.register_buffer("start", (torch.arange(components) + 0.5) / components, persistent=False)
+
+    def usual(self, x: Tensor) -> Tensor:
+        """Weights by the shares of the values that begin next to each component; locations and scales stay."""
+        logits = _log_shares((x * self.components - 0.5).clamp(0, self.components - 1), self.components)
+        return torch.cat([logits, torch.zeros_like(logits), torch.zeros_like(logits)])
 
     def seen_through(self, x: Tensor, sigma: Tensor) -> Tensor:
         """All components in one place, as `DiscretisedLogistic`."""

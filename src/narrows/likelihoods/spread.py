@@ -65,6 +65,10 @@ class Gaussian(_Spread):
     def __init__(self, shape: tuple[int, ...], sigma: float = 1.0, learn: str | None = None) -> None:
         super().__init__(shape, sigma, learn, "sigma is a standard deviation")
 
+    def usual(self, x: Tensor) -> Tensor:
+        """The mean."""
+        return x.nanmean(0, keepdim=True)
+
     def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         mean = parameters.squeeze(1)
         return Normal(mean, self.sigma.expand_as(mean), validate_args=False)
@@ -87,6 +91,10 @@ class Laplace(_Spread):
 
     def __init__(self, shape: tuple[int, ...], scale: float = 1.0, learn: str | None = None) -> None:
         super().__init__(shape, scale, learn, "scale is a mean absolute deviation")
+
+    def usual(self, x: Tensor) -> Tensor:
+        """The median."""
+        return x.nanmedian(0, keepdim=True).values
 
     def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         median = parameters.squeeze(1)

@@ -5,9 +5,22 @@ and called as `network(x, context)`. Any module with that call will do in their 
 """
 
 from narrows.networks.cells import Cell, Cells
-from narrows.networks.dense import Dictionary, Mlp, Norm, Residual, bend, mirrored
+from narrows.networks.dense import Dictionary, Mlp, Norm, Residual, bend, ending, mirrored
 from narrows.networks.grids import Grid
 from narrows.networks.images import Conv
 from narrows.networks.unet import Unet
 
-__all__ = ["Cell", "Cells", "Conv", "Dictionary", "Grid", "Mlp", "Norm", "Residual", "Unet", "bend", "mirrored"]
+__all__ = [
+    "Cell",
+    "Cells",
+    "Conv",
+    "Dictionary",
+    "Grid",
+    "Mlp",
+    "Norm",
+    "Residual",
+    "Unet",
+    "bend",
+    "ending",
+    "mirrored",
+]

@@ -125,18 +125,18 @@ class Cells(nn.Module):
         self.cells = nn.Sequential(*(Cell(width, width, own, residual=True, scale=depth**-0.5) for _ in range(depth)))
         flat = 3 if max(own) > 2 else 1  # on a map a convolution reads no further than the map goes
         if self.up:
-            self.end = nn.Conv2d(width, wide * self.times**2, flat, padding=flat // 2)
+            self.last = nn.Conv2d(width, wide * self.times**2, flat, padding=flat // 2)
         else:
             kernel = 3 if self.times > 1 else flat
-            self.end = nn.Conv2d(wide, width, kernel, stride=self.times, padding=kernel // 2)
+            self.last = nn.Conv2d(wide, width, kernel, stride=self.times, padding=kernel // 2)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = x.reshape(-1, *self.inputs)
         if not self.up:
-            x = self.end(x)  # (S, width, h, w)
+            x = self.last(x)  # (S, width, h, w)
         if self.told is not None:
             x = x + self.told(context)[:, :, None, None]
         x = self.cells(x)
         if self.up:
-            x = pixel_shuffle(self.end(gelu(x)), self.times)[..., : self.size[0], : self.size[1]]
+            x = pixel_shuffle(self.last(gelu(x)), self.times)[..., : self.size[0], : self.size[1]]
         return x.reshape(-1, *self.outputs)

@@ -12,7 +12,7 @@ from torch.nn.functional import linear, normalize, relu
 
 from narrows import draws
 
-__all__ = ["Dictionary", "Mlp", "Norm", "Residual", "bend", "mirrored"]
+__all__ = ["Dictionary", "Mlp", "Norm", "Residual", "bend", "ending", "mirrored"]
 
 
 def bend(activation: str, inplace: bool = True) -> nn.Module:
@@ -41,6 +41,11 @@ class Norm(nn.BatchNorm1d):
                 )
             return super().forward(x)
         return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+def ending(network: nn.Module) -> Tensor | None:
+    """The bias of the map that ends a network, where the network tells which that is (`last`)."""
+    return getattr(getattr(network, "last", None), "bias", None)
 
 
 def _join(x: Tensor, context: Tensor | None) -> Tensor:
@@ -90,6 +95,11 @@ class Mlp(nn.Module):
         widths = [math.prod(inputs) + context, *hidden, math.prod(outputs)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(Norm(w) for w in hidden) if norm else [nn.Identity()] * len(hidden)
+
+    @property
+    def last(self) -> nn.Module:
+        """The map that ends it."""
+        return self.layers[-1]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = _join(x, context)  # (S, inputs + context)
@@ -171,6 +181,11 @@ class Dictionary(nn.Module):
         self.centre: Tensor
         if not self.decodes:
             self.register_buffer("centre", torch.zeros(wide))
+
+    @property
+    def last(self) -> nn.Module:
+        """The map that ends it, which is all of it."""
+        return self
 
     @property
     def directions(self) -> Tensor:

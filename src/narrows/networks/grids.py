@@ -89,6 +89,11 @@ class Grid(nn.Module):
             layers += [nn.Conv2d(channels[-1], width, 3, padding=1), *residual, nn.ReLU(), nn.Conv2d(width, after, 1)]
         self.layers = nn.Sequential(*layers)
 
+    @property
+    def last(self) -> nn.Module:
+        """The map that ends it."""
+        return self.layers[-1]
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = x.reshape(x.shape[0], -1, *self.inputs[-2:])
         if context is not None:

@@ -67,6 +67,11 @@ class Conv(nn.Module):
             self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels))
             self.dense = nn.Linear(math.prod(self.top) + context, math.prod(outputs))
 
+    @property
+    def last(self) -> nn.Module:
+        """The map that ends it."""
+        return self.layers[-1] if self.decodes else self.dense
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if not self.decodes:
             for layer in self.layers:

@@ -13,7 +13,7 @@ from narrows import draws
 from narrows.activations import BatchTopK, TopK
 from narrows.likelihoods import Gaussian, Likelihood
 from narrows.models import Autoencoder, Ladder, Model
-from narrows.networks import Mlp
+from narrows.networks import Mlp, ending
 from narrows.objectives import Objective
 from narrows.posteriors import Deterministic, Sparse
 from narrows.posteriors import Gaussian as GaussianPosterior
@@ -121,6 +121,9 @@ class Common:
         kind, inner = (Ladder, posterior.gives) if hasattr(posterior, "rungs") else (Autoencoder, inner)
         encoder = self.network(p.reads, said, self.context)
         decoder = (back or self.network)(inner, p.wants, self.context)  # type: ignore[arg-type]
+        bias = ending(decoder)
+        if bias is not None:
+            nn.init.zeros_(bias)  # for `Model.begin`
         return kind(encoder, posterior, decoder, p, corruption, self.context)
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from narrows.activations import BatchTopK, TopK
-from narrows.likelihoods import Gaussian
 from narrows.models import Model
 from narrows.networks import Dictionary
 from narrows.objectives import Objective
@@ -34,15 +33,13 @@ def _tied(model: Model) -> Model:
 
 @torch.no_grad()
 def _centred(model: Model, rows: Any, _: Callable[..., Any]) -> bool:
-    """Before the first step: the training rows' mean is where the encoder's origin and an empty code lie."""
+    """Before the first step: the training rows' mean is where the encoder's origin lies, as an empty code does."""
     if isinstance(model.posterior.activation, BatchTopK):  # type: ignore[union-attr]
         model.posterior.activation.batches.zero_()  # type: ignore[union-attr]  # what was seen before is forgotten
     if isinstance(model.encoder, Dictionary) and not model.encoder.centre.any():
         shown: Callable[..., Any] = model.likelihood.shown
         mean = sum(shown(b.x).flatten(1).sum(0, dtype=torch.float64) for b in rows.batches(4096)) / len(rows)
         model.encoder.centre.copy_(mean)
-        if isinstance(model.decoder, Dictionary) and isinstance(model.likelihood, Gaussian):
-            model.decoder.bias.copy_(mean)
     return False
 
 

@@ -135,8 +135,8 @@ def fit(
         run = Run(model, objective, config, [], None, kept, data)
         rows, held = rows.to(device), None if held is None else held.to(device)
         solved, began = False, time.monotonic()
-        if model.start is not None and not restored[1]:
-            solved = model.start(model, rows, _inner(training, quiet))
+        if not restored[1]:
+            solved = model.begin(rows, _inner(training, quiet))
             restored[0].seconds = time.monotonic() - began
         _loop(run, rows, held, training, restored, here, quiet, 0 if solved else None)
         model.eval(), objective.eval()
