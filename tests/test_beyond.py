@@ -56,7 +56,7 @@ def linear_gaussian(
     return model, x.sample((8,)), x, precision
 
 
-CHOICES = ("concrete", "fsq", "semi_supervised", "vqvae")  # whose codes, or a part of them, are classes
+CHOICES = ("concrete", "fsq", "semi_supervised", "vqvae", "vqvae2")  # whose codes, or a part of them, are classes
 
 
 OWN = {  # members of another arrangement than so many units

@@ -70,6 +70,7 @@ RECIPES = [
     "vae",
     "vampprior",
     "vqvae",
+    "vqvae2",
     "wae_mmd",
 ]
 
@@ -88,6 +89,7 @@ OWN: dict[str, dict[str, Any]] = {  # what else a small member is given: to be t
     "semi_supervised": {"latent": 1},
     "semi_supervised_aae": {"latent": 1},
     "vampprior": {"prior": partial(VampPrior, pseudo=9)},
+    "vqvae2": {"codebook": 4096},  # as fine
 }
 IMAGES = [(1, 8, 8), (3, 9, 13), (1, 28, 28), (3, 30, 45), (3, 128, 128)]
 CASES = [((20,), partial(Mlp, hidden=(8,))), *((shape, partial(Conv, width=4)) for shape in IMAGES)]
@@ -167,7 +169,8 @@ def test_terms_are_per_row_and_every_parameter_learns(name: str, shape: tuple[in
     for parameter in model.parameters():
         assert parameter.grad.isfinite().all()
         assert parameter.grad.any()
-    units = math.prod(shape) if whole(name) else 3 * math.prod(getattr(model.posterior, "place", ()))  # on every place
+    places = getattr(model.posterior, "grids", [getattr(model.posterior, "place", ())])
+    units = math.prod(shape) if whole(name) else 3 * sum(map(math.prod, places))  # on every place
     assert (model.shape, model.latent) == (shape, units)
     assert model(x, told(name, 4)).px.mean.shape == x.shape
     assert model.encode(x, told(name, 4)).z.shape == (4, units)

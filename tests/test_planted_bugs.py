@@ -999,6 +999,34 @@ BUGS = [
         "if bias is None:",
         "training.py::test_an_untrained_decoder_begins_at_the_usual_row_and_a_trained_one_where_it_was",
     ),
+    (
+        "fine codewords that are told nothing of the coarse ones",
+        "priors/codewords",
+        "told += [part.to(self.known) for part in above]",
+        "told += [torch.zeros_like(part).to(self.known) for part in above]",
+        "codeword_rungs.py::test_a_fit_finds_what_the_coarse_says_of_the_fine",
+    ),
+    (
+        "fine vectors that are chosen given what the coarse codewords stood for",
+        "posteriors/quantised_rungs",
+        "state = self._joined(rung, z, state)\n        z, index",
+        "state = self._joined(rung, q.joined(q.apart(v), h.shape[0]), state)\n        z, index",
+        "codeword_rungs.py::test_the_bound_is_below_the_evidence_by_enumeration",
+    ),
+    (
+        "a prior of rungs that prices the top alone",
+        "priors/codewords",
+        "found.append(px.each(part.unflatten(1, grid)).flatten(1))",
+        "found.append(px.each(part.unflatten(1, grid)).flatten(1) * (rung == 0))",
+        "codeword_rungs.py::test_probabilities_of_all_codes_sum_to_one",
+    ),
+    (
+        "features of a place that are those of another row of the grid",
+        "networks",
+        "told[..., row : row + 1, columns]",
+        "told[..., :1, columns]",
+        "codeword_rungs.py::test_draws_are_as_frequent_as_probable",
+    ),
 ]
 
 

@@ -16,6 +16,7 @@ from narrows.diffusion import Diffusion
 from narrows.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, LogisticMixture, NegativeBinomial
 from narrows.models import Model
 from narrows.networks import Conv, Grid, Mlp, Unet
+from narrows.posteriors import QuantisedRungs
 from narrows.priors import VampPrior
 
 __all__ = ["arguments", "bound", "counted", "latent", "operations", "readable"]
@@ -101,18 +102,20 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _coded(data: Data, standard: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What a code of codewords gets where nothing is said: its grid, its codebook, and convolutions for images."""
-    chosen = dict(given)
+    """What a code of codewords gets where nothing is said: its grids, its codebook, and convolutions for images."""
+    chosen, several = dict(given), standard.get("posterior") is QuantisedRungs
     if chosen.get("grid") is None:
-        by = 4 if min(data.shape[-2:]) >= 16 else 2
+        by = 4 if min(data.shape[-2:]) >= (32 if several else 16) else 2
         grid = tuple(-(-side // by) for side in data.shape[-2:])  # Grid refuses what is not divisible
-        chosen["grid"] = grid if data.image else (min(16, latent(data.train)),)
-    if data.image and len(chosen["grid"]) == 2:
+        grid = grid if data.image else (min(16, latent(data.train)),)
+        chosen["grid"] = (tuple(-(-side // 2) for side in grid), grid) if several else grid
+    coarse = chosen["grid"][0] if several else chosen["grid"]
+    if data.image and len(coarse) == 2:
         chosen.setdefault("network", partial(Grid, width=32))
     if chosen.get("latent") in (None, "auto"):
         chosen["latent"] = standard["latent"] if data.image else min(16, standard["latent"])
     if "codebook" in standard and chosen.get("codebook") is None:
-        vectors = len(data.train) * math.prod(chosen["grid"])
+        vectors = len(data.train) * math.prod(coarse)
         chosen["codebook"] = max(2, min(CODEBOOK, 1 << int(math.log2(max(vectors // 16, 2)))))
     return chosen
 

@@ -52,6 +52,7 @@ __all__ = [
     "SWAE",
     "VAE",
     "VQVAE",
+    "VQVAE2",
     "WAE",
     "AnnealedVAE",
     "BetaTCVAE",
@@ -544,6 +545,17 @@ class VQVAE(_Estimator, recipe="vqvae"):
         >>> vae = VQVAE(latent=2, grid=(3,), codebook=16, training=Training(epochs=2)).fit(X)
         >>> len(np.unique(vae.transform(X).reshape(100, 2, 3).transpose(0, 2, 1).reshape(-1, 2), axis=0)) <= 16
         True
+    """
+
+
+class VQVAE2(_Estimator, recipe="vqvae2"):
+    """VQ-VAE-2: codewords on several grids, the coarse told to the fine (recipe `vqvae2`).
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(100, 5))
+        >>> vae = VQVAE2(latent=2, grid=((2,), (4,)), codebook=16, training=Training(epochs=2)).fit(X)
+        >>> vae.transform(X).shape  # 2 and 4 places of 2 units
+        (100, 12)
     """
 
 

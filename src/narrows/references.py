@@ -304,6 +304,11 @@ _WORKS = {
   author={van den Oord, Aaron and Vinyals, Oriol and Kavukcuoglu, Koray},
   booktitle={Advances in Neural Information Processing Systems}, year={2017}, eprint={1711.00937}
 }""",
+    "vqvae2": """@inproceedings{razavi2019generating,
+  title={Generating Diverse High-Fidelity Images with {VQ-VAE-2}},
+  author={Razavi, Ali and van den Oord, Aaron and Vinyals, Oriol},
+  booktitle={Advances in Neural Information Processing Systems}, volume={32}, year={2019}, eprint={1906.00446}
+}""",
     "fsq": """@inproceedings{mentzer2024finite,
   title={Finite Scalar Quantization: {VQ-VAE} Made Simple},
   author={Mentzer, Fabian and Minnen, David and Agustsson, Eirikur and Tschannen, Michael},

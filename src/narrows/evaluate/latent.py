@@ -149,10 +149,10 @@ def usage(model: Model, data: Rows | Tensor) -> Usage:
         raise TypeError(
             f"usage counts codewords, and a {type(q).__name__} code has none. Use active_units, or recipe vqvae or fsq"
         )
-    counts = torch.zeros(q.books, q.codebook, dtype=torch.int64)
+    counts = torch.zeros(len(q.count), q.codebook, dtype=torch.int64)
     for batch in batches(model, data):
-        index = model.encode(batch.x, batch.context).index.reshape(-1, q.books).cpu()  # type: ignore[union-attr]
-        counts += torch.stack([torch.bincount(i, minlength=q.codebook) for i in index.unbind(1)])
+        index = model.encode(batch.x, batch.context).index.cpu()  # type: ignore[union-attr]
+        counts += torch.stack([torch.bincount(i, minlength=q.codebook) for i in q.by_book(index)])
     p = counts.double() / counts.sum(1, keepdim=True)
     perplexity = torch.special.entr(p).sum(1).exp()
     return Usage(counts, float(perplexity.mean()), float((counts > 0).double().mean()))

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, pad, relu, scaled_dot_product_attention
+from torch.nn.functional import gelu, interpolate, pad, relu, scaled_dot_product_attention
 
 # built by the priors of module `codes`, and not what a recipe calls a network
-__all__ = ["CausalTransformer", "GatedConvolutions"]
+__all__ = ["CausalTransformer", "GatedConvolutions", "Told"]
 
 
 class _Heads(nn.Module):
@@ -29,6 +29,40 @@ class _Heads(nn.Module):
     def one(self, x: Tensor, level: int) -> Tensor:
         """(S, width) -> (S, codebook) of a single level."""
         return x @ self.weight[level].T + self.bias[level]
+
+
+class Told(nn.Module):
+    """What a network is told, for all places or for each: features of the row, and codewords of grids above it.
+
+    The codewords' numbers are the last of what is told, as many as the grids `above` have places. Each grid is
+    embedded, every place sees its neighbours, and stands for all the places under it.
+
+    Shapes: (S, context + places of the grids above) -> (S, features, *space), of size 1 where there is none above.
+    """
+
+    def __init__(
+        self, context: int, above: tuple[tuple[int, ...], ...], codebook: int, width: int, space: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        flat = len(space) == 1
+        self.context, self.above, self.space = context, above, space
+        self.places = [torch.Size(grid).numel() for grid in above]
+        self.features = context + width * len(above)
+        self.words = nn.ModuleList(nn.Embedding(codebook, width) for _ in above)
+        self.near = nn.ModuleList((nn.Conv1d if flat else nn.Conv2d)(width, width, 3, padding=1) for _ in above)
+
+    def forward(self, told: Tensor | None) -> Tensor | None:
+        if told is None or not self.features:
+            return None
+        context, *above = told.split([self.context, *self.places], 1)
+        context = context.view(len(told), -1, *[1] * len(self.space))
+        if not above:
+            return context
+        found = [context.expand(-1, -1, *self.space)]
+        for number, grid, words, near in zip(above, self.above, self.words, self.near, strict=True):
+            x = words(number.long()).transpose(1, 2).unflatten(2, grid)  # (S, width, *grid)
+            found.append(interpolate(relu(near(x)), self.space))
+        return torch.cat(found, 1)
 
 
 class _Layer(nn.Module):
@@ -55,10 +89,10 @@ class _Layer(nn.Module):
         self.out = nn.Conv2d(width, width, 1)
         self.told = nn.Linear(context, 4 * width, bias=False) if context else None
 
-    def forward(self, v: Tensor, h: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, v: Tensor, h: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both stacks of whole grids, (S, width, H, W) each."""
         rows, columns, r = *v.shape[-2:], self.reach
-        told = self.biases(context)
+        told = self.biases(given)
         above = self.above(pad(v, (r, r, r, 0))[..., : rows - 1 + self.span, :])
         window = pad(h, (r, 0))[..., : columns - 1 + self.span]
         return self.gate(above, told[0]), self.across_and_left(above, window, h, told[1])
@@ -73,11 +107,11 @@ class _Layer(nn.Module):
         a, b = (x if told is None else x + told).chunk(2, 1)
         return a.tanh() * b.sigmoid()
 
-    def biases(self, context: Tensor | None) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """V c of either stack, (S, 2 width, 1, 1)."""
-        if context is None or self.told is None:
+    def biases(self, given: Tensor | None) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """V c of either stack, (S, 2 width, H, W), from what is given (S, features, H, W); sizes may be 1."""
+        if given is None or self.told is None:
             return None, None
-        v, h = self.told(context)[..., None, None].chunk(2, 1)
+        v, h = self.told(given.movedim(1, -1)).movedim(-1, 1).chunk(2, 1)
         return v, h
 
 
@@ -96,13 +130,13 @@ class GatedConvolutions(nn.Module):
     equation 2 and figure 2.
     """
 
-    def __init__(self, grid: tuple[int, ...], codebook: int, context: int, width: int, layers: int) -> None:
+    def __init__(self, grid: tuple[int, ...], codebook: int, told: Told, width: int, layers: int) -> None:
         super().__init__()
         self.grid, self.levels = grid, grid[2] if len(grid) == 3 else 1
         self.offset: Tensor
         self.register_buffer("offset", codebook * torch.arange(self.levels), persistent=False)
-        self.words = nn.Embedding(self.levels * codebook, width)
-        self.layers = nn.ModuleList(_Layer(width, 1 if n else 2, context, not n) for n in range(layers))
+        self.told, self.words = told, nn.Embedding(self.levels * codebook, width)
+        self.layers = nn.ModuleList(_Layer(width, 1 if n else 2, told.features, not n) for n in range(layers))
         self.level = nn.Embedding(self.levels * codebook, width) if self.levels > 1 else None
         self.place = nn.Parameter(0.02 * torch.randn(*grid[:2], self.levels, width))
         self.mix = nn.Linear(width, width)
@@ -111,8 +145,9 @@ class GatedConvolutions(nn.Module):
     def forward(self, index: Tensor, context: Tensor | None) -> Tensor:
         index = index.reshape(-1, *self.grid[:2], self.levels) + self.offset
         v = h = self.words(index).sum(-2).permute(0, 3, 1, 2)
+        given = self.told(context)
         for layer in self.layers:
-            v, h = layer(v, h, context)
+            v, h = layer(v, h, given)
         x = h.permute(0, 2, 3, 1).unsqueeze(-2) + self.place  # (S, H, W, G, width)
         if self.level is not None:
             x = x + pad(self.level(index[..., :-1]).cumsum(-2), (0, 0, 1, 0))  # the levels before
@@ -123,7 +158,8 @@ class GatedConvolutions(nn.Module):
         index = index.view(-1, *self.grid[:2], self.levels)
         size, rows, columns, _ = index.shape
         layers: list[_Layer] = list(self.layers)  # type: ignore[arg-type]
-        width, told = self.words.embedding_dim, [layer.biases(context) for layer in layers]
+        width, given = self.words.embedding_dim, self.told(context)
+        told = [[t if t is None else t.expand(-1, -1, rows, columns) for t in layer.biases(given)] for layer in layers]
         reaches = [layer.reach for layer in layers] + [0]  # of what reads it
         new = self.mix.weight.new_zeros
         v = [new(size, width, rows + r, columns + 2 * r) for r in reaches]  # padded
@@ -133,12 +169,14 @@ class GatedConvolutions(nn.Module):
             for n, layer in enumerate(layers):
                 above.append(layer.above(v[n][..., row : row + layer.span, :]))
                 r = reaches[n + 1]
-                v[n + 1][..., row + r, r : r + columns] = layer.gate(above[n], told[n][0])[..., 0, :]
+                v[n + 1][..., row + r, r : r + columns] = layer.gate(above[n], _part(told[n][0], row))[..., 0, :]
             for column in range(columns):
                 here = slice(column, column + 1)
                 for n, layer in enumerate(layers):
                     window = h[n][..., row : row + 1, column : column + layer.span]
-                    made = layer.across_and_left(above[n][..., here], window, window[..., -1:], told[n][1])
+                    made = layer.across_and_left(
+                        above[n][..., here], window, window[..., -1:], _part(told[n][1], row, here)
+                    )
                     h[n + 1][..., row, column + reaches[n + 1]] = made[..., 0, 0]
                 x = h[-1][..., row, column]
                 for level in range(self.levels):
@@ -148,6 +186,11 @@ class GatedConvolutions(nn.Module):
                 words = self.words(index[:, row, column] + self.offset).sum(-2)
                 v[0][..., row + reaches[0], column + reaches[0]] = words
                 h[0][..., row, column + reaches[0]] = words
+
+
+def _part(told: Tensor | None, row: int, columns: slice = slice(None)) -> Tensor | None:
+    """A row of a map, or a part of it."""
+    return None if told is None else told[..., row : row + 1, columns]
 
 
 class _Block(nn.Module):
@@ -181,7 +224,7 @@ class CausalTransformer(nn.Module):
     arXiv:2002.04745.
     """
 
-    def __init__(self, grid: tuple[int, ...], codebook: int, context: int, width: int, layers: int, heads: int) -> None:
+    def __init__(self, grid: tuple[int, ...], codebook: int, given: Told, width: int, layers: int, heads: int) -> None:
         super().__init__()
         self.grid, self.levels = grid, grid[2] if len(grid) == 3 else 1
         slots = torch.Size(grid).numel()
@@ -189,7 +232,7 @@ class CausalTransformer(nn.Module):
         self.register_buffer("offset", codebook * (torch.arange(slots) % self.levels), persistent=False)
         self.words = nn.Embedding(self.levels * codebook, width)
         self.places = nn.Parameter(0.02 * torch.randn(slots, width))
-        self.told = nn.Linear(context, width) if context else None
+        self.given, self.told = given, nn.Linear(given.features, width) if given.features else None
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.heads = _Heads(self.levels, codebook, width)
@@ -210,7 +253,7 @@ class CausalTransformer(nn.Module):
         each = (2, size, blocks[0].heads, slots, width // blocks[0].heads) if blocks else ()
         caches = [self.places.new_zeros(each) for _ in blocks]
         for slot in range(slots):
-            x = self.places[slot] + bias  # nothing comes before the first
+            x = self.places[slot] + bias[:, slot : slot + 1]  # nothing comes before the first
             if slot:
                 x = x + self.words(index[:, slot - 1 : slot] + self.offset[slot - 1])
             x = x.expand(size, 1, width)
@@ -219,5 +262,10 @@ class CausalTransformer(nn.Module):
             yield self.heads.one(self.norm(x)[:, 0], slot % self.levels)
 
     def _bias(self, context: Tensor | None) -> Tensor:
-        """(S, 1, width) of what is told, or a zero."""
-        return self.places.new_zeros(()) if context is None or self.told is None else self.told(context)[:, None]
+        """(S, slots, width) of what is told, or zeros (1, slots, width)."""
+        given = self.given(context)
+        if given is None or self.told is None:
+            return torch.zeros_like(self.places)[None]
+        bias = self.told(given.movedim(1, -1)).flatten(1, -2)  # (S, places or 1, width)
+        each = bias.repeat_interleave(self.levels, 1) if bias.shape[1] > 1 else bias
+        return each.expand(-1, len(self.places), -1)

@@ -14,6 +14,7 @@ from narrows.posteriors.maps import ResidualNormal
 from narrows.posteriors.noised import Noised
 from narrows.posteriors.points import Deterministic, Sparse
 from narrows.posteriors.quantised import Discrete, Quantised
+from narrows.posteriors.quantised_rungs import QuantisedRungs
 from narrows.posteriors.rungs import BottomUp, Hierarchical, PrecisionWeighted, TopDown
 from narrows.posteriors.scalars import FSQ
 
@@ -30,6 +31,7 @@ __all__ = [
     "Noised",
     "PrecisionWeighted",
     "Quantised",
+    "QuantisedRungs",
     "ResidualNormal",
     "Sparse",
     "TopDown",

@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,18 @@ from torch.nn.functional import embedding, normalize, one_hot
 from narrows import draws
 from narrows.contract import Code, repeated
 
-__all__ = ["Discrete", "Quantised", "nearest", "rotated"]
+__all__ = ["Discrete", "OnGrid", "Places", "Quantised", "nearest", "rotated", "vectors"]
 
 ROUNDS = 10  # of k-means
 VECTORS = 32  # of each codeword, at most, from which k-means starts
 RECENT = 100  # steps: a codeword that none of them used is not in use
+
+
+class Places(NamedTuple):
+    """Where codewords stand, and how many there are: all that a quantiser asks of a prior."""
+
+    grid: tuple[int, ...]
+    codebook: int
 
 
 def nearest(v: Tensor, vectors: Tensor) -> Tensor:
@@ -56,21 +64,67 @@ def _valued(value: Tensor, gradient: Tensor) -> Tensor:
 
 
 class Discrete(nn.Module, ABC):
-    """What codes of codewords share: a grid of choices, what they cost, and how often each codeword is chosen.
+    """What codes of codewords share: numbers of codewords for vectors, and how often each codeword is chosen.
 
-        h (B, width, *space) -> vectors (B places, width) -> `quantise` -> index (B, *grid) -> z (S, latent)
-
-    z is flat, as the map (width, *space) that a decoder reads. q(z|x) puts all on one code: draws are the same,
-    log q = 0, and the rate of a place is -log p(index) under the prior. Where a place has several codewords (`books`),
-    they are the last axis of the grid.
+    q(z|x) puts all on one code: draws are the same, log q = 0, and the rate of a choice is -log p(index) under the
+    prior. `grid` is the shape of a code's numbers, `parts` what quantises the vectors of one grid each.
 
     `count` (books, K) is the moving average of how often a training step uses each codeword, `idle` how many steps it
     has not been used; over processes that share a batch they are of the whole batch.
     """
 
     density = closed = certain = True  # `certain`: further draws are the same
+    grid: tuple[int, ...]
+    codebook: int
+    latent: int
+    count: Tensor
+    idle: Tensor
 
-    def __init__(self, prior: nn.Module, width: int, books: int = 1, decay: float = 0.99) -> None:
+    @property
+    @abstractmethod
+    def parts(self) -> "list[OnGrid]":
+        """What quantises each grid of vectors, the top first."""
+
+    @abstractmethod
+    def embed(self, index: Tensor) -> Tensor:
+        """Z (S, latent) of codes (S, *grid)."""
+
+    @abstractmethod
+    def by_book(self, index: Tensor) -> list[Tensor]:
+        """The choices (n,) from every book in codes (S, *grid)."""
+
+    @property
+    def variables(self) -> int:
+        """Choices that a code consists of."""
+        return math.prod(self.grid)
+
+    @property
+    def groups(self) -> int:
+        """Columns of the rates: choices."""
+        return self.variables
+
+    @property
+    def perplexity(self) -> Tensor:
+        """The exponential of the entropy of how often each codeword is used, from 1 to K; of several books the mean."""
+        p = self.count / self.count.sum(1, keepdim=True)
+        return torch.special.entr(p).sum(1).exp().mean()
+
+    @property
+    def used(self) -> Tensor:
+        """Share of the codewords that any of the last 100 training steps has used."""
+        return (self.idle < RECENT).to(self.count).sum() / self.idle.numel()
+
+
+class OnGrid(Discrete):
+    """Codewords in one grid.
+
+        h (B, width, *space) -> vectors (B places, width) -> `quantise` -> index (B, *grid) -> z (S, latent)
+
+    z is flat, as the map (width, *space) that a decoder reads. Where a place has several codewords (`books`), they are
+    the last axis of the grid. A prior that stands elsewhere is replaced by where its codewords stand (`Places`).
+    """
+
+    def __init__(self, prior: "nn.Module | Places", width: int, books: int = 1, decay: float = 0.99) -> None:
         super().__init__()
         if not hasattr(prior, "codebook"):
             raise TypeError(
@@ -79,8 +133,9 @@ class Discrete(nn.Module, ABC):
             )
         if width < 1:
             raise ValueError(f"a code needs at least one unit; got latent={width}")
-        self.prior, self.width, self.books = prior, width, books
-        self.grid: tuple[int, ...] = prior.grid  # type: ignore[assignment]
+        self.prior: Any = prior
+        self.width, self.books = width, books
+        self.grid = prior.grid  # type: ignore[assignment]
         self.codebook = int(prior.codebook)  # type: ignore[arg-type]
         if books > 1 and self.grid[-1] != books:
             raise ValueError(f"the last axis of the grid is for the {books} codewords of a place; got grid={self.grid}")
@@ -88,17 +143,13 @@ class Discrete(nn.Module, ABC):
         self.latent = width * math.prod(self.space)
         self.features = (width,) if self.space == (1,) else (width, *self.space)
         self.averaged = decay
-        self.count: Tensor
-        self.idle: Tensor
         self.register_buffer("count", torch.ones(books, self.codebook))
         self.register_buffer("idle", torch.zeros(books, self.codebook, dtype=torch.int64))
 
     @property
-    def variables(self) -> int:
-        """Choices that a code consists of."""
-        return math.prod(self.grid)
-
-    groups = variables  # each with a rate of its own
+    def parts(self) -> "list[OnGrid]":
+        """Itself."""
+        return [self]
 
     @abstractmethod
     def quantise(self, v: Tensor, learning: bool) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -110,22 +161,26 @@ class Discrete(nn.Module, ABC):
 
     def embed(self, index: Tensor) -> Tensor:
         """Z (S, latent) of codes (S, *grid)."""
-        return self._joined(self.vectors_of(index.reshape(-1, self.books)), index.shape[0])
+        return self.joined(self.vectors_of(index.reshape(-1, self.books)), index.shape[0])
 
-    def _apart(self, h: Tensor) -> Tensor:
+    def by_book(self, index: Tensor) -> list[Tensor]:
+        """The choices (n,) from every book in codes (S, *grid)."""
+        return list(index.reshape(-1, self.books).unbind(1))
+
+    def apart(self, h: Tensor) -> Tensor:
         """Maps (rows, width, *space) as vectors (rows places, width)."""
         return h.reshape(h.shape[0], self.width, -1).transpose(1, 2).reshape(-1, self.width)
 
-    def _joined(self, v: Tensor, rows: int) -> Tensor:
+    def joined(self, v: Tensor, rows: int) -> Tensor:
         """Vectors (rows places, width) as flat maps (rows, width places)."""
         return v.view(rows, -1, self.width).transpose(1, 2).flatten(1)
 
     def forward(self, h: Tensor, context: Tensor | None = None, samples: int = 1, draw: bool = True) -> Code:
-        v = self._apart(h)
+        v = self.apart(h)
         learning = self.training and draw and torch.is_grad_enabled()
         e, index, penalty = self.quantise(v, learning)
         index = index.view(h.shape[0], *self.grid)
-        z = self._joined(e, h.shape[0])
+        z = self.joined(e, h.shape[0])
         paid = z.new_zeros(h.shape[0]) if penalty is None else penalty.view(h.shape[0], -1).sum(1)
         rates = -self.prior(context).each(index).flatten(1).to(z.dtype)  # (B, choices)
         z, rates, paid, index = (repeated(t, samples) for t in (z, rates, paid, index))
@@ -141,22 +196,11 @@ class Discrete(nn.Module, ABC):
         self.idle[book].add_(1).mul_(found[:, 0] == 0)
         return found[:, 1:]
 
-    @property
-    def perplexity(self) -> Tensor:
-        """The exponential of the entropy of how often each codeword is used, from 1 to K; of several books the mean."""
-        p = self.count / self.count.sum(1, keepdim=True)
-        return torch.special.entr(p).sum(1).exp().sum() / self.books
-
-    @property
-    def used(self) -> Tensor:
-        """Share of the codewords that any of the last 100 training steps has used."""
-        return (self.idle < RECENT).to(self.count).sum() / self.idle.numel()
-
     def extra_repr(self) -> str:
         return f"latent={self.latent}, width={self.width}"
 
 
-class Quantised(Discrete):
+class Quantised(OnGrid):
     r"""Vector quantisation: each vector of the encoder gives way to the nearest codeword.
 
     .. math:: k_i = \arg\min_k |h_i - e_k|, \quad z_i = e_{k_i}, \quad
@@ -199,7 +243,7 @@ class Quantised(Discrete):
 
     def __init__(
         self,
-        prior: nn.Module,
+        prior: "nn.Module | Places",
         width: int,
         commitment: float = 0.25,
         decay: float | None = 0.99,
@@ -282,14 +326,13 @@ class Quantised(Discrete):
     @torch.no_grad()
     def start(self, model: Any, rows: Any, train: Any) -> bool:
         """Before the first step: the codebook is what k-means finds in what the encoder says of training rows."""
-        if self.began:
-            return False
-        wanted = -(-VECTORS * self.codebook // math.prod(self.space))  # rows
-        was = model.training
-        model.eval()
-        batches = [rows.batch(some) for some in torch.randperm(len(rows))[:wanted].split(256)]
-        v = torch.cat([self._apart(model.hidden(batch.x, batch.context)) for batch in batches])
-        model.train(was)
+        if not self.began:
+            self.begin(vectors(model, rows, self, self.apart))
+        return False
+
+    @torch.no_grad()
+    def begin(self, v: Tensor) -> None:
+        """The codebook is what k-means finds in vectors (n, width)."""
         for book in range(self.books):
             own = v if self.levels > 1 else v[:, book * self.part : (book + 1) * self.part]
             found = _means(own, self.codebook)
@@ -299,7 +342,6 @@ class Quantised(Discrete):
             if self.levels > 1:
                 v = v - found[_chosen(v, found)]
         self.began.fill_(True)
-        return False
 
     def extra_repr(self) -> str:
         learns = "by loss" if self.decay is None else f"decay={self.decay}"
@@ -307,6 +349,17 @@ class Quantised(Discrete):
             f", {name}={n}" for name, n in (("levels", self.levels), ("groups", self.width // self.part)) if n > 1
         )
         return f"{super().extra_repr()}, commitment={self.commitment}, {learns}{several}, rotation={self.rotation}"
+
+
+def vectors(model: Any, rows: Any, part: OnGrid, read: Callable[[Tensor], Tensor]) -> Tensor:
+    """Vectors (n, width) of random training rows for a codebook to begin with; `read` takes them from h."""
+    wanted = -(-VECTORS * part.codebook // math.prod(part.space))  # rows
+    was = model.training
+    model.eval()
+    batches = [rows.batch(some) for some in torch.randperm(len(rows))[:wanted].split(256)]
+    found = torch.cat([read(model.hidden(batch.x, batch.context)) for batch in batches])
+    model.train(was)
+    return found
 
 
 def _check(width: int, commitment: float, decay: float | None, levels: int, groups: int, revive: int | None) -> None:

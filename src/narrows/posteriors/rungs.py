@@ -67,6 +67,12 @@ class Hierarchical(nn.Module, ABC):
         """What the decoder reads for codes z (S, D); S is a multiple of the rows of context."""
         return self.prior.at(z, context).state
 
+    def redrawn(
+        self, z: Tensor, keep: int, context: Tensor | None = None, temperature: float | Sequence[float] = 1.0
+    ) -> Tensor:
+        """Codes (S, D) whose top `keep` rungs are those of z and whose others are drawn anew. Raises: as the prior."""
+        return self.prior.redrawn(z, keep, context, temperature)
+
     @abstractmethod
     def run(self, h: Tensor, context: Tensor | None, t: Tensor, known: bool) -> Found:
         """Runs through the rungs for codes t (S, D) where they are known, else with t as standard normal noise."""

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from narrows.posteriors.quantised import Discrete, _valued
+from narrows.posteriors.quantised import OnGrid, _valued
 
 __all__ = ["FSQ"]
 
 
-class FSQ(Discrete):
+class FSQ(OnGrid):
     r"""Finite scalar quantisation: each unit is bounded and rounded to one of a few values.
 
     .. math:: z_j = \frac{1}{\lfloor L_j / 2 \rfloor}

@@ -11,7 +11,7 @@ A prior over codewords is built as `prior(grid, codebook)` and its event is the 
 """
 
 from narrows.priors.codes import PixelCNN, Transformer
-from narrows.priors.codewords import Codewords
+from narrows.priors.codewords import CodewordRungs, Codewords
 from narrows.priors.diffusion import Diffusion
 from narrows.priors.fixed import GaussianMixture, MultivariateGaussian, Pinwheel, StandardNormal, SwissRoll, tempered
 from narrows.priors.learned import Autoregressive, Categorical, ConditionalNormal, Flow, Mixture, VampPrior, one_hot
@@ -21,6 +21,7 @@ from narrows.priors.rungs import Hierarchy, Rungs
 __all__ = [
     "Autoregressive",
     "Categorical",
+    "CodewordRungs",
     "Codewords",
     "ConditionalNormal",
     "Diffusion",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from narrows.networks.masked import CausalTransformer, GatedConvolutions
+from narrows.networks.masked import CausalTransformer, GatedConvolutions, Told
 from narrows.priors.codewords import OverCodewords
 from narrows.priors.fitting import climb
 
@@ -77,8 +77,17 @@ class _Learned(OverCodewords, ABC):
     """What both networks have in common: equal probabilities until they are fitted, a network from then on."""
 
     axes: tuple[int, ...] = (1, 2, 3)  # of the grids that it reads
+    width: int
 
-    def __init__(self, grid: tuple[int, ...], codebook: int, context: int, sizes: dict[str, int], steps: int) -> None:
+    def __init__(
+        self,
+        grid: tuple[int, ...],
+        codebook: int,
+        context: int,
+        sizes: dict[str, int],
+        steps: int,
+        above: tuple[tuple[int, ...], ...],
+    ) -> None:
         super().__init__(grid, codebook)
         name = type(self).__name__
         if len(grid) not in self.axes:
@@ -87,11 +96,16 @@ class _Learned(OverCodewords, ABC):
         if min(*sizes.values(), steps) < 1 or context < 0:
             given = ", ".join(f"{n}={v}" for n, v in {**sizes, "steps": steps}.items())
             raise ValueError(f"the network of {name} has sizes of at least 1; got {given}, context={context}")
-        self.context, self.steps = context, steps
+        self.context, self.steps, self.above = context, steps, above
+        self.told = context + sum(math.prod(each) for each in above)
         self.network: GatedConvolutions | CausalTransformer
         self.fitted = False  # in plain Python too, since training must not wait for a device to tell
         self.learned: Tensor
         self.register_buffer("learned", torch.tensor(False))
+
+    def given(self) -> Told:
+        """What a new network is told with."""
+        return Told(self.context, self.above, self.codebook, self.width, self.grid[:2])
 
     @abstractmethod
     def build(self) -> GatedConvolutions | CausalTransformer:
@@ -105,9 +119,9 @@ class _Learned(OverCodewords, ABC):
         self.learned.fill_(False)
 
     def forward(self, context: Tensor | None = None) -> Distribution:
-        if self.context and context is None:
-            raise TypeError(f"this prior is p(index|c) and needs {self.context} features of context; got none")
-        return _InTurn(self, context if self.context else None)
+        if self.told and context is None:
+            raise TypeError(f"this prior is p(index|c) and needs {self.told} features of context; got none")
+        return _InTurn(self, context if self.told else None)
 
     def enough(self, n: int) -> None:
         """Raises ValueError for fewer codes than `fit` learns from."""
@@ -130,11 +144,11 @@ class _Learned(OverCodewords, ABC):
                 f"this prior is for grids {self.grid} of numbers below {self.codebook}; got {tuple(index.shape[1:])} "
                 f"with numbers from {int(index.min())} to {int(index.max())}"
             )
-        if self.context and (context is None or context.shape != (len(index), self.context)):
+        if self.told and (context is None or context.shape != (len(index), self.told)):
             got = "none" if context is None else str(tuple(context.shape))
-            raise ValueError(f"this prior reads context, ({len(index)}, {self.context}) here; got {got}")
+            raise ValueError(f"this prior reads context, ({len(index)}, {self.told}) here; got {got}")
         self.begin()
-        told = (context.to(self.known),) if self.context and context is not None else ()
+        told = (context.to(self.known),) if self.told and context is not None else ()
         self.fitted = True
         self.learned.fill_(True)
         self.network.requires_grad_(True)
@@ -161,6 +175,7 @@ class PixelCNN(_Learned):
     numbers of one place after each other.
 
     Arguments: `grid` (H, W) or (H, W, G); `codebook` numbers to choose from; `context` features that it is told;
+        `above` grids of other codewords that it is told as well, their numbers after the context, such as ((4, 4),);
         `width` channels; `layers`, of which each adds 1 to a reach of 2 slots at first; `steps` of a fit at most.
     Shapes: () x grid, or context (B, context) -> (B,) x grid; of whole numbers from 0 to codebook - 1.
     Raises: ValueError for a grid without two axes and sizes below 1; TypeError where a call brings no context.
@@ -183,14 +198,15 @@ class PixelCNN(_Learned):
         width: int = 64,
         layers: int = 5,
         steps: int = 1_000,
+        above: tuple[tuple[int, ...], ...] = (),
     ) -> None:
-        super().__init__(grid, codebook, context, {"width": width, "layers": layers}, steps)
+        super().__init__(grid, codebook, context, {"width": width, "layers": layers}, steps, above)
         self.width, self.layers = width, layers
         self.begin()
 
     def build(self) -> GatedConvolutions | CausalTransformer:
         """The network, its weights drawn anew."""
-        return GatedConvolutions(self.grid, self.codebook, self.context, self.width, self.layers)
+        return GatedConvolutions(self.grid, self.codebook, self.given(), self.width, self.layers)
 
 
 class Transformer(_Learned):
@@ -202,7 +218,8 @@ class Transformer(_Learned):
     and drawn with keys and values kept, at the price of about one.
 
     Arguments: `grid` of one to three axes, read in their order; `codebook` numbers to choose from; `context` features
-        that it is told; `width`, `layers` and `heads` of the network; `steps` of a fit at most.
+        that it is told, `above` as in `PixelCNN`; `width`, `layers` and `heads` of the network; `steps` of a fit at
+        most.
     Shapes: () x grid, or context (B, context) -> (B,) x grid; of whole numbers from 0 to codebook - 1.
     Raises: ValueError for heads that do not divide the width, and sizes below 1; TypeError where a call brings no
         context.
@@ -224,8 +241,9 @@ class Transformer(_Learned):
         layers: int = 4,
         heads: int = 4,
         steps: int = 1_000,
+        above: tuple[tuple[int, ...], ...] = (),
     ) -> None:
-        super().__init__(grid, codebook, context, {"width": width, "layers": layers, "heads": heads}, steps)
+        super().__init__(grid, codebook, context, {"width": width, "layers": layers, "heads": heads}, steps, above)
         if width % heads:
             raise ValueError(f"every head has an equal part of the width; got width={width}, heads={heads}")
         self.width, self.layers, self.heads = width, layers, heads
@@ -233,4 +251,4 @@ class Transformer(_Learned):
 
     def build(self) -> GatedConvolutions | CausalTransformer:
         """The network, its weights drawn anew."""
-        return CausalTransformer(self.grid, self.codebook, self.context, self.width, self.layers, self.heads)
+        return CausalTransformer(self.grid, self.codebook, self.given(), self.width, self.layers, self.heads)

@@ -25,7 +25,7 @@ from typing import Any
 from narrows.objectives import Objective
 from narrows.posteriors import Concrete, Discrete, ResidualNormal, Sparse
 from narrows.priors import ConditionalNormal
-from narrows.recipes.codewords import fsq, vqvae
+from narrows.recipes.codewords import fsq, vqvae, vqvae2
 from narrows.recipes.common import PASSED, Parts
 from narrows.recipes.dictionaries import sparse
 from narrows.recipes.disentangling import annealed_vae, beta_tc_vae, dip_vae, factor_vae, infovae
@@ -95,6 +95,7 @@ __all__ = [
     "vae",
     "vampprior",
     "vqvae",
+    "vqvae2",
     "wae_mmd",
 ]
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from narrows.likelihoods import Bernoulli
 from narrows.objectives import Objective
-from narrows.posteriors import FSQ, Quantised
+from narrows.posteriors import FSQ, Quantised, QuantisedRungs
 from narrows.priors import Codewords
 from narrows.recipes.common import Common, Parts, Shape, recipe
 
-__all__ = ["fsq", "vqvae"]
+__all__ = ["fsq", "vqvae", "vqvae2"]
 
 
 @recipe(latent=64, likelihood=Bernoulli, prior=Codewords, posterior=Quantised)
@@ -28,6 +28,21 @@ def vqvae(
     prior = common.codewords((*(grid or (1,)), *several), 512 if codebook is None else codebook)
     posterior: Any = common.posterior
     return common.model(posterior(prior, common.latent, commitment, decay, levels, groups)), Objective(**objective)
+
+
+@recipe(latent=64, likelihood=Bernoulli, prior=Codewords, posterior=QuantisedRungs)
+def vqvae2(
+    common: Common,
+    grid: tuple[Shape, ...] | None = None,
+    codebook: int | None = None,
+    commitment: float = 0.25,
+    decay: float | None = 0.99,
+    **objective: Any,
+) -> Parts:
+    """VQ-VAE-2: codewords on several grids, the coarse told to the fine (Razavi et al. 2019, arXiv:1906.00446)."""
+    prior = common.codewords(grid or ((1,), (2,)), 512 if codebook is None else codebook)
+    posterior: Any = common.posterior
+    return common.model(posterior(prior, common.latent, commitment, decay)), Objective(**objective)
 
 
 @recipe(latent=4, likelihood=Bernoulli, prior=Codewords)

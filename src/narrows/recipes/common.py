@@ -17,6 +17,7 @@ from narrows.networks import Mlp, ending
 from narrows.objectives import Objective
 from narrows.posteriors import Deterministic, Sparse
 from narrows.posteriors import Gaussian as GaussianPosterior
+from narrows.priors.codewords import over
 from narrows.spec import describe, misspelt
 
 __all__ = ["PASSED", "Common", "Parts", "Shape", "recipe"]
@@ -91,21 +92,24 @@ class Common:
         """The prior; one that reads context is built for as many features as the model is told."""
         if self.prior is None:
             raise ValueError("this recipe compares codes with a prior: give one, such as prior=StandardNormal")
-        return self._prior(self.latent)
+        asks = self._asks(codebook=False)
+        return self.prior(self.latent, **({"context": self.context} if "context" in asks else {}))
 
-    def codewords(self, grid: Shape, codebook: int) -> nn.Module:
-        """The prior over codewords in a grid."""
-        return self._prior(grid, codebook)
+    def codewords(self, grid: tuple[Any, ...], codebook: int) -> nn.Module:
+        """The prior over codewords in a grid, or in several."""
+        self._asks(codebook=True)
+        return over(self.prior, grid, codebook, self.context)  # type: ignore[arg-type]
 
-    def _prior(self, *sizes: Any) -> nn.Module:
+    def _asks(self, codebook: bool) -> Any:
+        """What the prior is built from. Raises TypeError for one of another kind of code."""
         asks = inspect.signature(self.prior).parameters  # type: ignore[arg-type]
-        if ("codebook" in asks) != (len(sizes) > 1):
+        if ("codebook" in asks) != codebook:
             name = getattr(getattr(self.prior, "func", self.prior), "__name__", self.prior)
             raise TypeError(
-                f"{name} cannot be the prior here: codes of codewords (recipes vqvae, fsq) take a prior over them, "
-                "such as Codewords, all others a prior over units, such as StandardNormal"
+                f"{name} cannot be the prior here: codes of codewords (recipes vqvae, vqvae2, fsq) take a prior over "
+                "them, such as Codewords, all others a prior over units, such as StandardNormal"
             )
-        return self.prior(*sizes, **({"context": self.context} if "context" in asks else {}))  # type: ignore[misc]
+        return asks
 
     def model(
         self,

@@ -20,6 +20,7 @@ from narrows.models import Model
 from narrows.networks import Conv, Mlp
 from narrows.posteriors import Concrete, Deterministic, Gaussian
 from narrows.priors import GaussianMixture, Hierarchy, MultivariateGaussian, StandardNormal
+from narrows.priors.codewords import over
 from narrows.spec import describe
 
 __all__ = ["Projection", "canonical_latent", "fit_prior", "project"]
@@ -142,8 +143,9 @@ def _built(model: Model, prior: Callable[..., nn.Module]) -> nn.Module:
     posterior: Any = model.posterior
     if hasattr(posterior, "embed") != ("codebook" in asks):
         raise TypeError(_other_kind(model, getattr(getattr(prior, "func", prior), "__name__", str(prior))))
-    sizes = (posterior.grid, posterior.codebook) if hasattr(posterior, "embed") else (model.latent,)
-    return prior(*sizes, **({"context": model.context} if "context" in asks else {}))
+    if hasattr(posterior, "embed"):
+        return over(prior, getattr(posterior, "grids", posterior.grid), posterior.codebook, model.context)
+    return prior(model.latent, **({"context": model.context} if "context" in asks else {}))
 
 
 def _other_kind(model: Model, name: str) -> str:
@@ -192,7 +194,7 @@ def _described(model: Model, chosen: nn.Module) -> nn.Module:
     if model.spec is not None:
         own = describe("prior", chosen)
         for arguments in own.values():
-            for size in ("latent", "grid", "codebook"):
+            for size in ("latent", "grid", "grids", "codebook", "context"):
                 arguments.pop(size, None)
         model.spec = {**model.spec, "arguments": {**model.spec["arguments"], "prior": own}}
     return chosen

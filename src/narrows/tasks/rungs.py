@@ -44,15 +44,15 @@ def redraw(
     if not isinstance(model, Ladder):
         raise TypeError(
             f"rungs are kept or redrawn, and the code of this model has none: its posterior is "
-            f"{type(model.posterior).__name__}. Use recipe ladder, hvae or conv_ladder"
+            f"{type(model.posterior).__name__}. Use recipe ladder, hvae, conv_ladder or vqvae2"
         )
     if n < 1:
         raise ValueError(f"redraw makes at least one row of each; got n={n}")
-    prior: Any = model.prior
+    posterior: Any = model.posterior
     found = []
     with draws.seeded(seed, 19, 0):
         for batch in batches(model, data):
             z = model.encode(batch.x, batch.context, n).z
-            z = prior.redrawn(z, keep, batch.context, temperature)
+            z = posterior.redrawn(z, keep, batch.context, temperature)
             found.append(model.decode(z, batch.context).mean.unflatten(0, (n, -1)).cpu())
     return torch.cat(found, 1)

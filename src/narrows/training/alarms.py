@@ -92,12 +92,11 @@ def check_discrepancy(model: Model, objective: Objective, rows: Rows, size: int)
 
 def check_codebook(model: Model, rows: Rows) -> None:
     """Raises ValueError for a codebook larger than the data have vectors, whose rest nothing could ever teach."""
-    if not isinstance(model.posterior, Quantised):
-        return
-    places = math.prod(model.posterior.space)
-    if len(rows) * places < model.posterior.codebook:
+    few = [part for part in getattr(model.posterior, "parts", []) if isinstance(part, Quantised)]
+    places = min((math.prod(part.space) for part in few), default=0)
+    if few and len(rows) * places < few[0].codebook:
         raise ValueError(
-            f"a codebook of {model.posterior.codebook:,} codewords learns from the vectors of the training rows, and "
+            f"a codebook of {few[0].codebook:,} codewords learns from the vectors of the training rows, and "
             f"there are {len(rows) * places:,} ({len(rows):,} rows of {places}): take codebook="
             f"{max(2, len(rows) * places // 16)} (--set), more rows or a larger grid"
         )
