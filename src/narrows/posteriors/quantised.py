@@ -107,7 +107,7 @@ class Discrete(nn.Module, ABC):
     def perplexity(self) -> Tensor:
         """The exponential of the entropy of how often each codeword is used, from 1 to K; of several books the mean."""
         p = self.count / self.count.sum(1, keepdim=True)
-        return torch.special.entr(p).sum(1).exp().mean()
+        return torch.special.entr(p).sum(1).exp().sum() / len(p)
 
     @property
     def used(self) -> Tensor:

@@ -92,7 +92,8 @@ def check_discrepancy(model: Model, objective: Objective, rows: Rows, size: int)
 
 def check_codebook(model: Model, rows: Rows) -> None:
     """Raises ValueError for a codebook larger than the data have vectors, whose rest nothing could ever teach."""
-    few = [part for part in getattr(model.posterior, "parts", []) if isinstance(part, Quantised)]
+    parts = model.posterior.parts if isinstance(model.posterior, Discrete) else []
+    few = [part for part in parts if isinstance(part, Quantised)]
     places = min((math.prod(part.space) for part in few), default=0)
     if few and len(rows) * places < few[0].codebook:
         raise ValueError(
