@@ -9,9 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 
-from narrows import recipes
+import narrows as nr
+from narrows import cli, defaults, recipes
+from narrows.baselines import fit_cells
 from narrows.contract import Batch
+from narrows.corruptions import Missing
 from narrows.data import TableCodec
 from narrows.likelihoods import Column, Columns, cells
 
@@ -67,7 +71,7 @@ def test_the_codec_says_what_it_found() -> None:
     assert kinds == dict.fromkeys(("age", "gain", "price", "weight"), "number") | dict.fromkeys(
         ("colour", "member"), "category"
     ) | {"day": "date", "when": "date", "row": "identifier", "unit": "constant", "nothing": "constant"}
-    lines = CODEC.describe().splitlines()
+    lines = CODEC.listing().splitlines()
     assert len(lines) == 12
     assert "every 1; often 0" in lines[2]
     assert "every 0.01" in lines[3]
@@ -250,3 +254,96 @@ def test_a_model_learns_from_cells_that_are_seen_alone() -> None:
     assert torch.equal(*found)
     table = CODEC.decode(model.sample(20).sample())
     assert table.schema == TABLE.schema
+
+
+def test_the_usual_row_is_the_best_that_can_be_said_without_a_code() -> None:
+    """Of categories and atoms the slope is that of one row more; the mixtures' weights are better than equal ones."""
+    x = CODEC.encode(TABLE).double()
+    likelihood = CODEC.likelihood((8,)).double()
+    said = likelihood.usual(x).requires_grad_()
+
+    def score(said: torch.Tensor) -> torch.Tensor:
+        px = likelihood(said.expand(len(x), -1))
+        return torch.where(x.isnan(), 0.0, cells(px, x.nan_to_num(0.0))).sum()
+
+    found = score(said)
+    slope = torch.autograd.grad(found, said)[0]
+    classes = likelihood.classes[likelihood.classes < len(said)]
+    assert float(slope[classes].abs().max()) < 1.0
+    assert float(found.detach()) > float(score(torch.zeros_like(said)).detach()) + 500
+    equal = said.detach().clone()
+    equal[likelihood.mixtures[:, 0]] = 0.0
+    assert float(found.detach()) > float(score(equal).detach())
+
+
+def test_a_table_from_file_to_file(tmp_path: Any, capsys: Any, monkeypatch: Any) -> None:
+    """Fit, judge, sample, reconstruct, encode from the command line; new rows have the types and labels of old ones."""
+    monkeypatch.chdir(tmp_path)
+    parquet.write_table(TABLE, "t.parquet")
+
+    def narrows(*words: str) -> int:
+        monkeypatch.setattr("sys.argv", ["narrows", *words])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    words = ["fit", "t.parquet", "--epochs", "2", "--folder", "run", "--column", "member=category", "--quiet"]
+    assert narrows(*words) == 0
+    said = capsys.readouterr().out
+    assert "independent columns" in said
+    assert "squared error: model" not in said
+    run = nr.load("run")
+    record = run.evaluation["parts"]["train"]
+    assert record["reconstruction"] == {}
+    assert all(math.isfinite(v) for pair in record["bits_per_dimension"].values() for v in pair)
+    for command, rows in (
+        (["sample", "run", "--n", "9", "--out", "new.parquet"], 9),
+        (["reconstruct", "run", "t.parquet", "--out", "new.parquet"], N),
+    ):
+        assert narrows(*command) == 0
+        made = parquet.read_table("new.parquet")
+        assert len(made) == rows
+        assert made.schema.equals(parquet.read_table("t.parquet").schema)
+        assert made["row"].null_count == rows  # set aside: nothing of it is known
+        assert set(made["colour"].to_pylist()) <= {"r", "g", "b", None}
+        assert set(made["unit"].to_pylist()) == {"kg"}
+    assert "nats a row through the code" in capsys.readouterr().out
+    assert narrows("sample", "run", "--n", "200", "--draw", "--out", "new.csv") == 0
+    assert narrows("encode", "run", "t.parquet", "--out", "z.csv") == 0
+    assert narrows("verify", "run") == 0
+    assert narrows("sample", "run", "--out", "new.npy") != 0
+    assert "--out ends in .csv or .parquet for a table of mixed columns" in capsys.readouterr().err
+
+
+def test_independent_columns_are_as_likely_as_can_be() -> None:
+    """Categories by their shares; a normal column's nats within a hundredth of its entropy on its grid."""
+    r = np.random.default_rng(1)
+    table = pa.table({"k": r.choice(list("ab"), 4000, p=[0.8, 0.2]), "v": np.round(r.normal(5, 2, 4000), 1)})
+    codec = TableCodec.fit(table)
+    x = codec.encode(table)
+    found = float(fit_cells(x, codec.likelihood((2,))).log_prob(x).mean())
+    share = float((table["k"].to_numpy() == "a").mean())
+    entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
+    normal = 0.5 * math.log(2 * math.pi * math.e * float(np.var(table["v"].to_numpy()))) - math.log(0.1)
+    assert abs(found + entropy + normal) < 0.02
+
+
+def test_cells_that_are_taken_away_are_scored_all_the_same() -> None:
+    """What a denoising member of a table is shown: a share of its cells is missing, and its target is not."""
+    data = nr.data.load(TABLE)
+    chosen = defaults.arguments(data, "denoising", {})
+    assert chosen["corruption"] == Missing()
+    assert "corruption" not in defaults.arguments(data, "vae", {})
+    model, objective = recipes.denoising(**chosen)
+    (batch,) = data.train.batches(1000)
+    taken = model.corruption(batch.x)
+    assert bool((taken.isnan() | (taken == batch.x)).all())
+    share = float((taken.isnan() & batch.seen).sum() / batch.seen.sum())
+    assert abs(share - 0.25) < 0.05
+    terms = objective(model, batch)
+    assert terms.bound.isfinite().all()
+    px = model.decode(model.encode(batch.x).z)
+    assert px.base_dist.log_prob(batch.x.nan_to_num()).shape == batch.x.shape
+    nr.fit(model, objective, data, training=nr.Training(epochs=2), quiet=True)

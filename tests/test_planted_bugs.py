@@ -1027,6 +1027,27 @@ BUGS = [
         "told[..., :1, columns]",
         "codeword_rungs.py::test_draws_are_as_frequent_as_probable",
     ),
+    (
+        "missing cells that are scored",
+        "data/rows",
+        "seen = ~target.isnan()",
+        "seen = torch.ones_like(target, dtype=torch.bool)",
+        "images_tables.py::test_missing_cells_are_counted",
+    ),
+    (
+        "labels of test rows that the codec knows",
+        "data/load",
+        "TableCodec.fit(found.table.filter(train), kinds)",
+        "TableCodec.fit(found.table, kinds)",
+        "images_tables.py::test_what_the_test_rows_alone_hold_is_unknown",
+    ),
+    (
+        "the usual category by its number instead of its share",
+        "likelihoods/columns",
+        "said[place] = shares((cell",
+        "said[place] = cell.nanmean() * shares((cell",
+        "columns.py::test_the_usual_row_is_the_best_that_can_be_said_without_a_code",
+    ),
 ]
 
 

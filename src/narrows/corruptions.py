@@ -11,7 +11,7 @@ from torch import Tensor
 
 from narrows import draws
 
-__all__ = ["Dropout", "GaussianNoise", "Masking", "SaltAndPepper"]
+__all__ = ["Dropout", "GaussianNoise", "Masking", "Missing", "SaltAndPepper"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,25 @@ class Masking:
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.where(draws.uniform(1, x)[0] < self.share, 0.0, x)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Takes a share of the cells away, NaN, as where a table is empty: for rows of mixed columns (`Columns`), whose
+    encoder is shown that they are missing, and which are scored all the same.
+
+    Example:
+        >>> bool(Missing(0.5)(torch.ones(9, 3)).isnan().any())
+        True
+    """
+
+    share: float = 0.25
+
+    def __post_init__(self) -> None:
+        _share(self.share)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.where(draws.uniform(1, x)[0] < self.share, torch.nan, x)
 
 
 @dataclass(frozen=True)

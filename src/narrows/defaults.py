@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from narrows import recipes
 from narrows.baselines import fit_pca
-from narrows.data import Data, Rows
+from narrows.corruptions import Missing
+from narrows.data import Data, Rows, TableCodec
 from narrows.diffusion import Diffusion
-from narrows.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, LogisticMixture, NegativeBinomial
+from narrows.likelihoods import Bernoulli, Columns, DiscretisedLogistic, Gaussian, LogisticMixture, NegativeBinomial
 from narrows.models import Model
 from narrows.networks import Conv, Grid, Mlp, Unet
 from narrows.posteriors import QuantisedRungs
@@ -30,10 +31,15 @@ BOUND = 5e11  # floating-point operations of a first look at the likelihood: a q
 
 
 def latent(rows: Rows) -> int:
-    """What PCA needs for 90 % of the variance of at most 10,000 rows, within 2 to 64 and below the width."""
+    """What PCA needs for 90 % of the variance of at most 10,000 rows, within 2 to 64 and below the width.
+
+    A table of mixed columns is taken as an encoder is shown it.
+    """
     few = rows.take(torch.arange(min(len(rows), 10_000)))
     x = torch.cat([batch.x.cpu() for batch in few.batches(4096)]).flatten(1)
     most = min(64, x.shape[1] - 1, len(x) - 1)
+    if isinstance(rows.scaling, TableCodec):
+        x = rows.scaling.likelihood(rows.shape).shown(x)
     pca = fit_pca(x, max(most, 1))
     total = float(x.double().var(0, correction=0).sum())
     enough = int((pca.variances.cumsum(0) < 0.9 * total).sum()) + 1
@@ -74,10 +80,12 @@ def arguments(data: Data, recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     if "likelihood" not in chosen:
         # with beta = 0 a learned sigma or scale has no optimum, and squared errors are what such members are for
         plain = getattr(data.likelihood, "func", data.likelihood)
-        fixed = recipes.deterministic(recipe) and plain not in (Bernoulli, NegativeBinomial)
+        fixed = recipes.deterministic(recipe) and plain not in (Bernoulli, Columns, NegativeBinomial)
         chosen["likelihood"] = partial(Gaussian, sigma=1.0) if fixed else data.likelihood
         if plain is DiscretisedLogistic and standard["likelihood"] is LogisticMixture:
             chosen["likelihood"] = partial(LogisticMixture, **getattr(data.likelihood, "keywords", {}))
+    if isinstance(data.scaling, TableCodec) and standard.get("corruption") is not None:
+        chosen.setdefault("corruption", Missing())  # noise on the number of a category means nothing
     if data.context:
         chosen.setdefault("context", data.context)
     if recipes.told(recipe) and not chosen.get("context"):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from narrows import store
-from narrows.data import Scaling
+from narrows.data import Scaling, TableCodec
 from narrows.models import Model
 from narrows.store import Run
 
@@ -18,7 +18,7 @@ __all__ = ["Decode", "Encode", "export"]
 class Encode(nn.Module):
     """Stored values (n, *event), float32, to codes (n, latent): the mean, nothing drawn."""
 
-    def __init__(self, model: Model, scaling: Scaling | None) -> None:
+    def __init__(self, model: Model, scaling: Scaling | TableCodec | None) -> None:
         super().__init__()
         self.model, self.scaling = model, scaling
 
@@ -29,7 +29,7 @@ class Encode(nn.Module):
 class Decode(nn.Module):
     """Codes (n, latent) to E[x|z] (n, *event), float32, in stored units (not rounded)."""
 
-    def __init__(self, model: Model, scaling: Scaling | None) -> None:
+    def __init__(self, model: Model, scaling: Scaling | TableCodec | None) -> None:
         super().__init__()
         self.model, self.scaling = model, scaling
 

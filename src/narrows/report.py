@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from narrows import pictures, recipes
-from narrows.data import Data
+from narrows.data import Data, TableCodec
 from narrows.defaults import arguments, readable
 from narrows.evaluate import features
 from narrows.models import Ladder
@@ -103,6 +103,10 @@ def _data_card(data: Data) -> str:
     rows = [("source", about["source"]), ("rows", parts), ("each row", " x ".join(map(str, data.shape)) + " values")]
     rows += [("scaling", data.scaling.describe())]
     cells = "".join(f"<tr><td>{k}</td><td style='text-align:left'>{escape(str(v))}</td></tr>" for k, v in rows)
+    if isinstance(data.scaling, TableCodec):
+        cells += (
+            f"<tr><td>columns</td><td style='text-align:left'><pre>{escape(data.scaling.listing())}</pre></td></tr>"
+        )
     notes = "".join(f"<li>{escape(note)}</li>" for note in data.notes)
     return f"<h2>The data</h2><table>{cells}</table>" + (f"<ul class='note'>{notes}</ul>" if notes else "")
 

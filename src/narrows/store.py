@@ -29,7 +29,7 @@ from narrows.objectives import Objective
 from narrows.spec import restore
 
 if TYPE_CHECKING:
-    from narrows.data import Data, Scaling
+    from narrows.data import Data, Scaling, TableCodec
     from narrows.export import Decode, Encode
     from narrows.plots import Plot
 
@@ -183,12 +183,12 @@ class Run:
         return target
 
     @property
-    def scaling(self) -> "Scaling | None":
+    def scaling(self) -> "Scaling | TableCodec | None":
         """From values as they are stored to model units; None where the model was given model units."""
-        from narrows.data import Scaling
+        from narrows.data import read_scaling
 
         record = self.config["data"].get("scaling")
-        return Scaling.from_json(record) if record else None
+        return read_scaling(record) if record else None
 
     @property
     def encoder(self) -> "Encode":

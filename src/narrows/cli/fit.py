@@ -34,6 +34,9 @@ def fit(
     label: Annotated[str | None, typer.Option(help="column that holds the label")] = None,
     context: Annotated[str | None, typer.Option(help="label, or columns such as age,sex: told to the model")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="column to leave out (repeat for more)")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="NAME=number, category, date, identifier or drop: what a column is")
+    ] = None,
     valid: Annotated[float | None, typer.Option(help="share of rows held out for stopping  [default: 0.1]")] = None,
     test: Annotated[float | None, typer.Option(help="share of rows held out for judging  [default: 0.1]")] = None,
     group: Annotated[str | None, typer.Option(help="column whose equal values stay in one part")] = None,
@@ -100,6 +103,9 @@ def check(
     label: Annotated[str | None, typer.Option(help="column that holds the label")] = None,
     context: Annotated[str | None, typer.Option(help="label, or columns such as age,sex: told to the model")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="column to leave out (repeat for more)")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="NAME=number, category, date, identifier or drop: what a column is")
+    ] = None,
     group: Annotated[str | None, typer.Option(help="column whose equal values stay in one part")] = None,
     time: Annotated[str | None, typer.Option(help="column by which the parts follow each other")] = None,
     binarise: Annotated[str | None, typer.Option(help="fixed, dynamic or relaxed: grey values under Bernoulli")] = None,
@@ -200,7 +206,7 @@ def _plan(values: dict[str, Any]) -> _Plan:
 
 
 _LOADING = (
-    *("label", "context", "drop", "valid", "test", "group", "time", "binarise", "size", "skip_bad", "counts"),
+    *("label", "context", "drop", "column", "valid", "test", "group", "time", "binarise", "size", "skip_bad", "counts"),
     "labelled",
 )
 
@@ -232,6 +238,7 @@ def _foreseen(plan: _Plan) -> list[str]:
 
 def _introduce(plan: _Plan) -> None:
     from narrows import recipes
+    from narrows.data import TableCodec
     from narrows.training.estimate import estimate
 
     data, model = plan.data, plan.model
@@ -239,6 +246,9 @@ def _introduce(plan: _Plan) -> None:
     parts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
     labels = f", {len(data.classes)} classes" if data.classes else ""
     typer.echo(f"{data.name}: {parts} rows of shape {tuple(data.shape)}{labels}; {data.scaling.describe()}")
+    if isinstance(data.scaling, TableCodec):
+        typer.echo(data.scaling.listing())
+        typer.echo("a column is something else? --column NAME=number, category, date, identifier or drop")
     for note in data.notes:
         typer.echo(f"  {note}")
     parameters = sum(p.numel() for p in model.parameters())

@@ -38,7 +38,9 @@ def sample(
     told: Annotated[
         str | None, typer.Option("--context", help="name=value,...: for a model that was told these")
     ] = None,
-    mean: Annotated[bool, typer.Option("--mean/--draw", help="the mean of p(x|z), or a draw from it")] = True,
+    mean: Annotated[
+        bool | None, typer.Option("--mean/--draw", help="the mean of p(x|z), or a draw from it, as for mixed columns")
+    ] = None,
     temperature: Annotated[str, typer.Option(help=_TEMPERATURE)] = "1",
     out: Out = None,
 ) -> None:
@@ -67,7 +69,8 @@ def sample(
         if classes and label is not None:
             z[:, :classes] = one  # the label is part of the code
         px = loaded.model.decode(z, context)
-        made = px.mean if mean else px.sample()
+        table = isinstance(loaded.scaling, nr.data.TableCodec)  # whose expected number need be none that there is
+        made = px.mean if mean or (mean is None and not table) else px.sample()
     _write(made, loaded, out or Path(run) / f"samples.{_suffix(loaded)}")
 
 
@@ -111,8 +114,12 @@ def reconstruct(run: RunFolder, data: Source, out: Out = None) -> None:
     loaded = nr.load(run)
     rows = nr.data.like(loaded.config["data"], data)
     made = nr.evaluate.reconstruct(loaded.model, rows)
-    error = float((made - rows.x).square().flatten(1).sum(1).mean())
-    typer.echo(f"{len(made):,} rows, mean squared error {error:.4g} a row (scaled values)")
+    if isinstance(rows.scaling, nr.data.TableCodec):  # whose cells have no common scale
+        nats = float(nr.evaluate.distortion_rate(loaded.model, rows)[0].mean())
+        typer.echo(f"{len(made):,} rows, {nats:.4g} nats a row through the code")
+    else:
+        error = float((made - rows.x).square().flatten(1).sum(1).mean())
+        typer.echo(f"{len(made):,} rows, mean squared error {error:.4g} a row (scaled values)")
     _write(made, loaded, out or Path(run) / f"reconstructions.{_suffix(loaded)}")
 
 
@@ -278,6 +285,22 @@ def _features(telling: dict[str, list[Any]], told: str | None) -> "torch.Tensor"
     return ((torch.tensor(values) - mean) / std)[None]
 
 
+def _mixed(table: Any, out: Path) -> None:
+    """A pyarrow Table to a file."""
+    import io
+
+    from pyarrow import csv, parquet
+
+    from narrows import store
+
+    if out.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"--out ends in .csv or .parquet for a table of mixed columns; got {out}")
+    buffer = io.BytesIO()
+    (csv.write_csv if out.suffix == ".csv" else parquet.write_table)(table, buffer)
+    store.write(out, buffer.getvalue())
+    typer.echo(f"wrote {out}: {len(table):,} rows")
+
+
 def _table(values: "np.ndarray[Any, Any]", columns: list[str], out: Path) -> None:
     import io
 
@@ -312,7 +335,7 @@ def _write(x: "torch.Tensor", run: "Run", out: Path, across: int | None = None) 
     import numpy as np
 
     from narrows import pictures, store
-    from narrows.data import Scaling
+    from narrows.data import TableCodec, read_scaling
 
     if out.suffix == ".png":
         if x.dim() != 4:
@@ -321,7 +344,11 @@ def _write(x: "torch.Tensor", run: "Run", out: Path, across: int | None = None) 
         store.write(out, pictures.png(pictures.grid(x, across), max(1, 640 // (across * x.shape[-1]))))
         typer.echo(f"wrote {out}: {len(x):,} images")
         return
-    values = Scaling.from_json(run.config["data"]["scaling"]).undo(x)
+    scaling = read_scaling(run.config["data"]["scaling"])
+    values: Any = scaling.undo(x)
+    if isinstance(scaling, TableCodec):
+        _mixed(values, out)
+        return
     if out.suffix == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, values)

@@ -1,10 +1,22 @@
 """Data: from a folder, a file, a name or an array to rows in model units, with every decision stated."""
 
-from narrows.data.codec import TableCodec
+from narrows.data.codec import TableCodec, read_scaling
 from narrows.data.dataset import Data, Options
 from narrows.data.load import like, load, reload
 from narrows.data.named import names
 from narrows.data.rows import Rows, rows
 from narrows.data.scaling import Scaling
 
-__all__ = ["Data", "Options", "Rows", "Scaling", "TableCodec", "like", "load", "names", "reload", "rows"]
+__all__ = [
+    "Data",
+    "Options",
+    "Rows",
+    "Scaling",
+    "TableCodec",
+    "like",
+    "load",
+    "names",
+    "read_scaling",
+    "reload",
+    "rows",
+]

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from narrows.data.scaling import Scaling
 from narrows.likelihoods import Column, Columns
 from narrows.spec import misspelt
 
-__all__ = ["TableCodec"]
+__all__ = ["TableCodec", "read_scaling"]
 
 KINDS = ("number", "category", "date", "constant", "identifier", "drop")
 CLASSES = 1000  # of a category: what is rarer is unknown
@@ -172,28 +173,57 @@ class TableCodec:
                 arrays[column.name] = pa.nulls(len(values), type_)
         return pa.table(arrays)
 
+    kind = "table"
+    dtype = "float32"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rows that are encoded already: model units, float32."""
+        return x.to(torch.float32)
+
+    def unscale(self, x: Tensor) -> Tensor:
+        """Model units as they are: a table is what `decode` makes of them."""
+        return x
+
+    def undo(self, x: Tensor | NDArray[Any]) -> Any:
+        """`decode`, under the name that scalings of plain numbers have for it."""
+        return self.decode(x)
+
     def describe(self) -> str:
+        """What columns there are, in a few words."""
+        kinds = [column.kind for column in self.kept]
+        words = (("number", "numbers"), ("category", "categories"), ("date", "dates"))
+        found = [f"{kinds.count(one)} {one if kinds.count(one) == 1 else many}" for one, many in words if one in kinds]
+        aside = len(kinds) - len(self.used)
+        return ", ".join(found) + (f"; {aside} columns set aside" if aside > 1 else "; 1 column set aside" * aside)
+
+    def listing(self) -> str:
         """A line for each column: name, kind, missing cells, what it holds."""
         rows = [(c.name, c.kind, str(c.missing or ""), c.describe()) for c in self.kept]
         rows = [("column", "kind", "missing", "holds"), *rows]
         wide = [max(len(row[i]) for row in rows) for i in range(3)]
         return "\n".join("  ".join([*(t.ljust(w) for t, w in zip(row, wide, strict=False)), row[3]]) for row in rows)
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> dict[str, Any]:
         """What `from_json` reads: of each column what differs from the usual."""
         usual = {name: f.default for name, f in _Kept.__dataclass_fields__.items()}
-        return [
+        columns = [
             {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(column).items() if v != usual[n]}
             for column in self.kept
         ]
+        return {"kind": self.kind, "columns": columns}
 
     @classmethod
-    def from_json(cls, record: list[dict[str, Any]]) -> "TableCodec":
+    def from_json(cls, record: Mapping[str, Any]) -> "TableCodec":
         """The codec of `to_json`."""
         read: list[dict[str, Any]] = [
-            {n: tuple(v) if isinstance(v, list) else v for n, v in column.items()} for column in record
+            {n: tuple(v) if isinstance(v, list) else v for n, v in column.items()} for column in record["columns"]
         ]
         return cls(tuple(_Kept(**column) for column in read))
+
+
+def read_scaling(record: dict[str, Any]) -> Scaling | TableCodec:
+    """What `to_json` of either has written."""
+    return TableCodec.from_json(record) if record["kind"] == "table" else Scaling.from_json(record)
 
 
 def _table(source: Any) -> Any:

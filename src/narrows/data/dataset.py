@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from narrows.data.codec import TableCodec
 from narrows.data.found import chunks, dtype_of
 from narrows.data.rows import Rows
 from narrows.data.scaling import Scaling
@@ -42,8 +43,11 @@ class Options:
     context: Any = None
     counts: bool = False
     labelled: int | None = None
+    column: Any = None
 
     def __post_init__(self) -> None:
+        if self.column is not None:
+            object.__setattr__(self, "column", _kinds(self.column))
         if self.context not in (None, "label"):
             names = self.context.split(",") if isinstance(self.context, str) else self.context
             if not (
@@ -79,9 +83,19 @@ class Options:
             value = getattr(self, f.name)
             if f.name == "seed" or (isinstance(value, type(f.default)) and value == f.default):
                 continue
-            plain = isinstance(value, (str, int, float)) or f.name in ("drop", "size", "context")
+            plain = isinstance(value, (str, int, float)) or f.name in ("drop", "size", "context", "column")
             out[f.name] = (list(value) if isinstance(value, tuple) else value) if plain else "(array)"
         return out
+
+
+def _kinds(asked: Any) -> dict[str, str]:
+    """What "age=number,sex=category", a list of such, or a mapping says of columns."""
+    if not isinstance(asked, Mapping):
+        pairs = [part for text in ([asked] if isinstance(asked, str) else asked) for part in str(text).split(",")]
+        if not all("=" in pair for pair in pairs):
+            raise ValueError(f'column says what columns are, such as "age=number,sex=category"; got {asked!r}')
+        asked = dict(pair.split("=", 1) for pair in pairs)
+    return {str(name).strip(): str(kind).strip() for name, kind in asked.items()}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,7 +117,7 @@ class Data:
     classes: list[str] | None
     columns: list[str] | None
     part: Tensor
-    scaling: Scaling
+    scaling: Scaling | TableCodec
     likelihood: Callable[..., Likelihood]
     binarise: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -143,8 +157,8 @@ class Data:
         """The rows that judge."""
         return self._rows(TEST)
 
-    def undo(self, x: Tensor | NDArray[Any]) -> NDArray[Any]:
-        """Model units to values as they are stored."""
+    def undo(self, x: Tensor | NDArray[Any]) -> Any:
+        """Model units to values as they are stored: an array, or of a table of mixed columns a pyarrow Table."""
         return self.scaling.undo(x)
 
     @cached_property

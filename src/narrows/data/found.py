@@ -20,7 +20,8 @@ class Found:
     """Values (n, *event) and their company, before anything is checked.
 
     `label`, `group`, `time` are (n,) of any type, or None; `told` (n, c) the columns of context. `part` (n,) is 0
-    train, 1 valid, 2 test where the source brings its own parts.
+    train, 1 valid, 2 test where the source brings its own parts. `table` are the inputs of a table of mixed columns,
+    which x is only the shape of.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Found:
     time: Any = None
     classes: list[str] | None = None
     told: NDArray[Any] | None = None
+    table: Any = None
     notes: list[str] = field(default_factory=list)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from narrows import draws
 from narrows.data.arrays import from_array, from_npy, from_npz
+from narrows.data.codec import TableCodec, read_scaling
 from narrows.data.dataset import Data, Options
 from narrows.data.found import Found, chunks, dtype_of, tensor
 from narrows.data.idx import from_idx, from_idx_folder, is_idx
@@ -35,16 +36,18 @@ __all__ = ["like", "load", "reload"]
 class More(TypedDict, total=False):
     """What `load` takes besides.
 
-    `drop`, columns of a table to leave out; for folders of images `size`, "HxW" to crop and resize to, and `skip_bad`,
-    to leave out files that cannot be read. `context="label"` tells a model the labels, one-hot; `context="age,sex"`, or
-    a list of names, tells it columns of a table, which then are no inputs. `labelled` is how many training rows keep
-    their label, to try out what few labels do: rows for stopping keep none, those that judge all. `counts=True` keeps
-    whole numbers from 0 up as they are, for a likelihood of counts.
+    `drop`, columns of a table to leave out; `column`, what columns are that are not what they look like, such as
+    "zip=category,when=date" (number, category, date, identifier or drop; see `TableCodec`). For folders of images
+    `size`, "HxW" to crop and resize to, and `skip_bad`, to leave out files that cannot be read. `context="label"` tells
+    a model the labels, one-hot; `context="age,sex"`, or a list of names, tells it columns of a table, which then are no
+    inputs. `labelled` is how many training rows keep their label, to try out what few labels do: rows for stopping keep
+    none, those that judge all. `counts=True` keeps whole numbers from 0 up as they are, for a likelihood of counts.
     """
 
     drop: Any
     size: Any
     skip_bad: bool
+    column: Any
     context: Any
     counts: bool
     labelled: int | None
@@ -123,27 +126,37 @@ def like(description: dict[str, Any], source: Any) -> Rows:
 
     Raises: ValueError for rows of another shape, without a column, or with values that the scaling does not know.
     """
-    shape, scaling = tuple(description["shape"]), Scaling.from_json(description["scaling"])
+    shape, scaling = tuple(description["shape"]), read_scaling(description["scaling"])
     asked = description["options"]
     size = "x".join(map(str, shape[1:])) if asked.get("size") else None
     told = asked.get("context")
     own = asked.get("label") if told == "label" else None
-    options = Options(own, size=size, skip_bad=asked.get("skip_bad", False), context=told)
+    column = asked.get("column") or ({} if scaling.kind == "table" else None)
+    options = Options(own, size=size, skip_bad=asked.get("skip_bad", False), context=told, column=column)
     found = _read(source, options, description["columns"], shape[0] if len(shape) == 3 else None)
-    check(found.x, found.source, 1)
-    x = _hold(_lay_out(found))
-    if tuple(x.shape[1:]) != shape:
-        raise ValueError(f"rows of shape {shape} are needed; those of {found.source} have shape {tuple(x.shape[1:])}")
-    looked = survey(x, found.source, found.columns, 0)
     binarise = description["binarise"]
     features: Any = 0
     if found.told is not None:
         telling = description["telling"]
         features = torch.from_numpy((found.told - np.array(telling["mean"])) / np.array(telling["std"])).float()
-    if binarise == "fixed" and not looked.binary:
-        grey = _scaling(x, looked, np.ones(len(x), bool), binarise, found.source).scaling
-        return Rows(_draw(x, grey, found.source), scaling)
-    _check_grid(x, looked, scaling, found.source, binarise)
+    check(found.x, found.source, 1)
+    x = _hold(_lay_out(found))
+    if isinstance(scaling, TableCodec):
+        if found.table is None:
+            raise ValueError(
+                f"a table with the columns {', '.join(description['columns'])} is needed; {found.source} is none"
+            )
+        x = scaling.encode(found.table)
+    else:
+        if tuple(x.shape[1:]) != shape:
+            raise ValueError(
+                f"rows of shape {shape} are needed; those of {found.source} have shape {tuple(x.shape[1:])}"
+            )
+        looked = survey(x, found.source, found.columns, 0)
+        if binarise == "fixed" and not looked.binary:
+            grey: Any = _scaling(x, looked, np.ones(len(x), bool), binarise, found.source).scaling
+            return Rows(_draw(x, grey, found.source), scaling)
+        _check_grid(x, looked, scaling, found.source, binarise)
     if told != "label":
         return Rows(x, scaling, binarise=binarise, context=features)
     if found.label is None:
@@ -195,6 +208,8 @@ def _read(source: Any, options: Options, columns: list[str] | None = None, chann
         )
     if options.drop and found.columns is None:
         raise ValueError(f"drop leaves out columns by name, and those of {found.source} have no names")
+    if options.column and found.columns is None:
+        raise ValueError(f"column says what columns are by name, and those of {found.source} have no names")
     return found
 
 
@@ -240,7 +255,8 @@ def _missing(path: Path, text: str) -> str:
 
 def _decide(found: Found, options: Options) -> Data:
     check(found.x, found.source)
-    x = _hold(_lay_out(found))
+    whole = None if found.table is None else TableCodec.fit(found.table, options.column)
+    x = _hold(_lay_out(found)) if whole is None else whole.encode(found.table)
     label, classes = None, None
     if found.label is not None:
         label, classes, notes = code(found.label, len(x), found.source)
@@ -252,7 +268,7 @@ def _decide(found: Found, options: Options) -> Data:
             f"{found.source} has {'none' if label is None else 'rows without one'}; name the column by label, or leave "
             "context away"
         )
-    looked = survey(x, found.source, found.columns, options.seed)
+    looked = survey(x, found.source, found.columns, options.seed, found.table is not None)
     if (looked.low == looked.high).all():
         raise ValueError(f"all {len(x)} rows of {found.source} are the same; there is nothing to learn from them")
     part = _split(found, looked.keys, options)
@@ -264,14 +280,16 @@ def _decide(found: Found, options: Options) -> Data:
         train, test = (torch.from_numpy(part == which) for which in (TRAIN, TEST))
         label = few(label, train, test, options.labelled, options.seed)
         found.notes.append(f"{options.labelled} training rows keep their label; those of the test part are for judging")
-    if options.counts:
+    if whole is not None:
+        x, chosen = _columns(found, whole, part == TRAIN, options)
+    elif options.counts:
         chosen = _counts(x, looked, found.source)
     else:
         chosen = _scaling(x, looked, part == TRAIN, options.binarise, found.source)
     notes = found.notes + looked.notes + _shared(looked.keys, part) + ([chosen.note] if chosen.note else [])
     scaling = chosen.scaling
     if chosen.binarise == "fixed":
-        x, scaling = _draw(x, scaling, found.source), Scaling("identity", "uint8")
+        x, scaling = _draw(x, scaling, found.source), Scaling("identity", "uint8")  # type: ignore[arg-type]
     name = re.sub(r"[^\w.-]+", "-", found.name).strip("-.") or "data"
     held = torch.from_numpy(part)
     return Data(
@@ -355,7 +373,7 @@ def _shared(keys: NDArray[Any], part: NDArray[np.uint8]) -> list[str]:
 
 
 class _Chosen(NamedTuple):
-    scaling: Scaling
+    scaling: Scaling | TableCodec
     likelihood: Callable[..., Likelihood]
     binarise: str | None = None
     note: str | None = None
@@ -396,6 +414,23 @@ def _scaling(
         return _Chosen(scaling, partial(Bernoulli, relaxed=True), binarise, note)
     when = "once, with a fixed seed" if binarise == "fixed" else "anew in every batch"
     return _Chosen(scaling, Bernoulli, binarise, f"each grey value is drawn as black or white {when}")
+
+
+def _columns(found: Found, whole: TableCodec, train: NDArray[np.bool_], options: Options) -> tuple[Tensor, "_Chosen"]:
+    """A table of mixed columns: what they are all rows say, what they hold the training rows."""
+    if options.counts or options.binarise:
+        what = "counts" if options.counts else f"binarise={options.binarise!r}"
+        raise ValueError(
+            f"{what} is for numbers in every cell, and {found.source} has text, dates or missing cells: leave it away, "
+            "or leave those columns out (--drop)"
+        )
+    kinds = {column.name: column.kind for column in whole.kept if column.kind != "constant"}
+    codec = TableCodec.fit(found.table.filter(train), kinds)
+    found.columns = [column.name for column in codec.used]
+    found.notes += [f"column {c.name!r} is set aside: {c.describe()}" for c in codec.kept if not c.used]
+    lost = [f"{column.name!r} {column.missing}" for column in codec.used if column.missing]
+    found.notes += [f"missing cells are not scored; of the training rows: {', '.join(lost)}"] if lost else []
+    return codec.encode(found.table), _Chosen(codec, codec.likelihood)
 
 
 def _counts(x: Tensor | NDArray[Any], looked: Survey, source: str) -> _Chosen:

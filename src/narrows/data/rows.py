@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot
 
 from narrows import draws
 from narrows.contract import Batch
+from narrows.data.codec import TableCodec
 from narrows.data.found import tensor
 from narrows.data.scaling import Scaling
 
@@ -40,7 +41,7 @@ class Rows:
     def __init__(
         self,
         x: Tensor | NDArray[Any],
-        scaling: Scaling | None = None,
+        scaling: Scaling | TableCodec | None = None,
         label: Tensor | None = None,
         binarise: str | None = None,
         numbers: Tensor | None = None,
@@ -132,7 +133,10 @@ class Rows:
         if context is None and self.context and label is not None:
             context = one_hot(label, self.context).to(x.dtype)
         target = x if self._target is None else self._target.index_select(0, at)
-        return Batch(x, target, context, label, row=index, step=step, rows=len(self))
+        seen = None
+        if isinstance(self.scaling, TableCodec) and self._target is None:
+            seen = ~target.isnan()  # what is missing is not scored
+        return Batch(x, target, context, label, seen, row=index, step=step, rows=len(self))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All rows in order, `size` at a time."""

@@ -56,8 +56,10 @@ def check(x: NDArray[Any], source: str, least: int = 2) -> None:
         raise ValueError(f"{source} has one row; a model needs two at least, and better hundreds")
 
 
-def survey(x: Tensor | NDArray[Any], source: str, columns: list[str] | None, seed: int) -> Survey:
-    """Reads every value once. Raises ValueError for values that are NaN or infinite."""
+def survey(
+    x: Tensor | NDArray[Any], source: str, columns: list[str] | None, seed: int, missing: bool = False
+) -> Survey:
+    """Reads every value once. Raises ValueError for values that are NaN or infinite, unless they may be missing."""
     shape = tuple(x.shape)
     bad = np.zeros(int(np.prod(shape[1:])), np.int64)  # how many, and in which row first
     first = np.full_like(bad, shape[0])
@@ -70,7 +72,10 @@ def survey(x: Tensor | NDArray[Any], source: str, columns: list[str] | None, see
         if flat.dtype.kind == "f":
             flat = flat + flat.dtype.type(0)  # -0.0 is 0.0 to everyone but a hash
             lost = ~np.isfinite(flat)
-            if lost.any():
+            if missing:
+                keys.append(digests(flat.view(np.uint8), seed))
+                flat = np.where(lost, -1e30, flat)  # a column with holes is not one that never changes
+            elif lost.any():
                 bad += lost.sum(0)
                 first = np.minimum(first, np.where(lost.any(0), place.start + lost.argmax(0), shape[0]))
                 continue
@@ -78,7 +83,8 @@ def survey(x: Tensor | NDArray[Any], source: str, columns: list[str] | None, see
             bytes_ = bytes_ and _are_bytes(flat)
         low = flat.min(0) if low is None else np.minimum(low, flat.min(0))
         high = flat.max(0) if high is None else np.maximum(high, flat.max(0))
-        keys.append(digests(flat.view(np.uint8), seed))
+        if not missing:
+            keys.append(digests(flat.view(np.uint8), seed))
     if bad.any():
         raise ValueError(broken(bad, first, source, columns, len(shape) == 2))
     found = Survey(low, high, whole, bytes_, np.concatenate(keys), [])

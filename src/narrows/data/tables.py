@@ -1,6 +1,5 @@
-"""Tables: .csv, .parquet and dataframes, numeric columns."""
+"""Tables: .csv, .parquet and dataframes. Numbers alone are read as an array, all else as the table that it is."""
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,8 @@ from narrows.data.survey import broken
 from narrows.spec import misspelt
 
 __all__ = ["from_csv", "from_parquet", "from_table"]
+
+EMPTY = ["", "NA", "N/A", "NaN", "nan", "null", "?"]  # what a .csv has where nothing is known
 
 
 def from_table(source: Any, options: Options, columns: list[str] | None = None) -> Found:
@@ -38,20 +39,41 @@ def from_csv(path: Path, options: Options, columns: list[str] | None = None) -> 
         raise ValueError(f"{path} is empty; a table needs a line of column names and rows under it")
     separator = max(",;\t", key=first.count)
     nameless = all(_is_number(name) for name in first.split(separator))
-    try:
-        table = csv.read_csv(
+
+    def read(encoding: str) -> Any:
+        return csv.read_csv(
             path,
-            read_options=csv.ReadOptions(autogenerate_column_names=nameless),
+            read_options=csv.ReadOptions(autogenerate_column_names=nameless, encoding=encoding),
             parse_options=csv.ParseOptions(delimiter=separator),
-            convert_options=csv.ConvertOptions(null_values=["", "NA", "N/A", "NaN", "nan", "null", "?"]),
+            convert_options=csv.ConvertOptions(null_values=EMPTY, strings_can_be_null=True),
         )
+
+    try:
+        table = read("utf8")
+        if odd := any(pa.types.is_binary(kind) for kind in table.schema.types):
+            table = read("cp1252")
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is no table that can be read: {' '.join(str(error).split())}") from error
-    table = table.rename_columns([name.strip() for name in table.column_names])
+    table = _trimmed(table.rename_columns([name.strip() for name in table.column_names]))
     found = Found(path.stem, str(path), np.empty(0))
+    if odd:
+        found.notes.append("its text is not UTF-8 and was read as Windows-1252")
     if nameless:
         found.notes.append("the first line holds numbers and was read as a row; the columns are called f0, f1, ...")
     return _collect(found, table.schema, len(table), lambda names: [table.select(names)], options, columns)
+
+
+def _trimmed(table: Any) -> Any:
+    """Texts without the spaces that some write after a separator, and empty where nothing else is left."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
+        if pa.types.is_string(column.type):
+            text = compute.utf8_trim_whitespace(column)
+            lost = compute.is_in(text, pa.array(EMPTY))
+            table = table.set_column(place, name, compute.if_else(lost, pa.scalar(None, pa.string()), text))
+    return table
 
 
 def from_parquet(path: Path, options: Options, columns: list[str] | None = None) -> Found:
@@ -98,7 +120,7 @@ def _damaged(file: Path) -> str:
 class _Wanted(NamedTuple):
     inputs: list[str]
     others: list[str]  # label, group or time
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any] | None  # None where some are no numbers
 
 
 def _collect(
@@ -113,13 +135,17 @@ def _collect(
     """Fills `found` from the pieces that `read(names)` gives in order."""
     wanted = _wanted(schema, found, options, columns)
     found.columns = wanted.inputs
-    shape = (rows, len(wanted.inputs))
-    if files is None or rows * len(wanted.inputs) * wanted.dtype.itemsize <= reading.IN_MEMORY:
-        found.x = np.empty(shape, wanted.dtype)
+    shape, dtype = (rows, len(wanted.inputs)), wanted.dtype
+    small = files is None or rows * len(wanted.inputs) * (dtype.itemsize if dtype else 8) <= reading.IN_MEMORY
+    table = _mixed(list(read(wanted.inputs)), wanted, options) if small or dtype is None else None
+    if table is not None or dtype is None:
+        found.table, found.x = table, np.empty(shape, np.float32)
+    elif files is None or small:
+        found.x = np.empty(shape, dtype)
         _fill(found.x, read(wanted.inputs), found)
     else:
         path = cache() / "tables" / f"{key(files, columns=wanted.inputs)}.npy"
-        found.x = made(path, wanted.dtype, shape, lambda x: _fill(x, read(wanted.inputs), found))
+        found.x = made(path, dtype, shape, lambda x: _fill(x, read(wanted.inputs), found))
     if wanted.others:
         pieces = list(read(wanted.others))
         for name in ("label", "group", "time"):
@@ -139,6 +165,23 @@ def _collect(
     return found
 
 
+def _mixed(pieces: list[Any], wanted: _Wanted, options: Options) -> Any:
+    """The inputs as one table, where they are not numbers in every cell; else None."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    def holes(column: Any) -> bool:
+        if column.null_count:
+            return True
+        return pa.types.is_floating(column.type) and bool(compute.any(compute.is_nan(column)).as_py())
+
+    plain = wanted.dtype is not None and options.column is None
+    if plain and not any(holes(piece.column(name)) for piece in pieces for name in wanted.inputs):
+        return None
+    whole = [piece if isinstance(piece, pa.Table) else pa.Table.from_batches([piece]) for piece in pieces]
+    return pa.concat_tables(whole).select(wanted.inputs)
+
+
 def _wanted(schema: Any, found: Found, options: Options, columns: list[str] | None) -> _Wanted:
     names = list(schema.names)
     for name in names:
@@ -154,15 +197,8 @@ def _wanted(schema: Any, found: Found, options: Options, columns: list[str] | No
     if not inputs:
         raise ValueError(f"{found.source} has no column left that could be an input; it has {', '.join(names)}")
     dtypes = [_dtype(schema.field(name).type) for name in inputs]
-    text = [name for name, dtype in zip(inputs, dtypes, strict=True) if dtype is None]
-    if text:
-        listed = ", ".join(map(repr, text))
-        flags = " ".join(f"--drop {shlex.quote(name)}" for name in text)
-        raise ValueError(
-            f"{found.source}: {listed} hold text or dates, and inputs are numbers: make one the label by --label "
-            f"(label=...), leave the others out by {flags} (drop=[...])"
-        )
-    return _Wanted(inputs, others, np.result_type(*[dtype for dtype in dtypes if dtype is not None]))
+    numbers = [dtype for dtype in dtypes if dtype is not None]
+    return _Wanted(inputs, others, np.result_type(*numbers) if len(numbers) == len(dtypes) else None)
 
 
 def _dtype(kind: Any) -> np.dtype[Any] | None:

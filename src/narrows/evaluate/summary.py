@@ -6,13 +6,14 @@ from typing import Any
 import torch
 
 from narrows import defaults
-from narrows.baselines import Columns, Pca, fit_columns, fit_pca
-from narrows.data import Data, Rows
+from narrows.baselines import fit_cells, fit_columns, fit_pca
+from narrows.data import Data, Rows, TableCodec
 from narrows.diffusion import Diffusion
 from narrows.evaluate.classes import accuracy
 from narrows.evaluate.common import Mean, batches, inputs, reconstruct
 from narrows.evaluate.latent import active_units, features, round_trip, usage
 from narrows.evaluate.likelihood import different, distortion_rate, log_likelihood, rate_by_rung
+from narrows.likelihoods import Columns as CellLikelihood
 from narrows.models import Ladder, Model
 from narrows.posteriors import Discrete, Sparse
 
@@ -49,12 +50,16 @@ def evaluate(
         spent = max(1, round(features(model, train, top=1).active.mean))
     if isinstance(model, Diffusion):
         spent = max(1, spent - 1)  # PCA keeps a variance for what is left
-    pca, columns = fit_pca(fitted, spent), fit_columns(fitted, levels, counts)
+    cheap: dict[str, Any] = {}
+    if isinstance(model.likelihood, CellLikelihood):  # whose cells have no common scale on which to be off
+        cheap["columns"] = fit_cells(fitted, model.likelihood)
+    else:
+        cheap = {"pca": fit_pca(fitted, spent), "columns": fit_columns(fitted, levels, counts)}
     parts = {}
     for name, part in (("train", data.train), ("valid", data.valid), ("test", data.test)):
         if len(part):
             some = part.take(torch.arange(min(len(part), most)))
-            parts[name] = _part(model, some, (pca, columns), samples if density else 0, rows, seed)
+            parts[name] = _part(model, some, cheap, samples if density else 0, rows, seed)
     units = active_units(model, train)
     trip = round_trip(model, train.take(torch.arange(min(len(train), 1000))))
     judged = parts[list(parts)[-1]]
@@ -99,22 +104,21 @@ def evaluate(
     return result | {"verdict": verdict(judged, list(parts)[-1], spent, discrete)}
 
 
-def _part(
-    model: Model, part: Rows, baselines: tuple[Pca, Columns], samples: int, rows: int, seed: int
-) -> dict[str, Any]:
+def _part(model: Model, part: Rows, cheap: dict[str, Any], samples: int, rows: int, seed: int) -> dict[str, Any]:
     held = inputs(model, part)  # read once: rows may be binarised anew at every reading
-    part = Rows(held, label=part.label, context=part.told)
+    scaling = part.scaling if isinstance(part.scaling, TableCodec) else None
+    part = Rows(held, scaling, label=part.label, context=part.told)
     few, x = part.take(torch.arange(min(len(part), rows))), held.flatten(1)
-    ours = reconstruct(model, part).flatten(1)
-    errors = {"model": (ours - x).square().sum(1).double()}
-    pca, columns = baselines
-    errors["pca"] = (pca.reconstruct(x) - x).square().sum(1)
-    errors["columns"] = (columns.reconstruct(x) - x).square().sum(1)
+    errors = {}
+    if scaling is None:
+        ours = reconstruct(model, part).flatten(1)
+        errors = {"model": (ours - x).square().sum(1).double()}
+        errors |= {name: (one.reconstruct(x) - x).square().sum(1) for name, one in cheap.items()}
     likelihoods = {}
     if not getattr(model.likelihood, "relaxed", False):  # which is no likelihood, so there is nothing to compare
-        likelihoods["columns"] = columns.log_prob(x[: len(few)])
+        likelihoods["columns"] = cheap["columns"].log_prob(x[: len(few)])
         if not model.likelihood.discrete:
-            likelihoods["pca"] = pca.log_prob(x[: len(few)])
+            likelihoods["pca"] = cheap["pca"].log_prob(x[: len(few)])
     record: dict[str, Any] = {"rows": len(part), "bound_rows": len(few)}
     if samples:
         terms = distortion_rate(model, part, seed=seed) if model.weighed else distortion_rate(model, few, samples, seed)

@@ -139,6 +139,32 @@ class Columns(Likelihood):
             parts.append(shown * there)
         return torch.cat(parts, 1)
 
+    def usual(self, x: Tensor) -> Tensor:
+        """Log-shares of classes and of atoms, and weights by the share of the numbers next to where each component
+        begins; missing cells take no part, and one row more is spread evenly.
+        """
+        said = x.new_zeros(self.wants)
+
+        def shares(hits: Tensor) -> Tensor:  # (n, choices), one or none in a row
+            return ((hits.sum(0) + 1 / hits.shape[1]) / (hits.sum() + 1)).log()
+
+        for cell, place in zip(x[:, self.chosen].T, self.classes, strict=True):
+            place = place[place < len(said)]
+            said[place] = shares((cell[:, None] == torch.arange(len(place), device=x.device)).to(x))
+        starts = zip(x[:, self.counted].T, self.shares, self.mixtures, self.atoms, self.steps, strict=True)
+        for cell, place, mixture, atoms, step in starts:
+            place, cell = place[place < len(said)], cell[~cell.isnan()]
+            near = (cell[:, None] - atoms[: len(place) - 1]).abs() <= step / 2
+            rest = cell[~near.any(1)]
+            said[place] = shares(torch.cat([~near.any(1, keepdim=True), near], 1).to(x))
+            said[mixture[0]] = shares(
+                (
+                    (rest.asinh()[:, None] - self.start).abs().argmin(1, True)
+                    == torch.arange(self.components, device=x.device)
+                ).to(x)
+            )
+        return said
+
     def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
         return CellsDistribution(parameters, self)
 
