@@ -3,6 +3,7 @@
 import datetime
 import json
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from pyarrow import parquet
 
 import narrows as nr
-from narrows import cli, defaults, recipes
+from narrows import cli, defaults, recipes, tasks
 from narrows.baselines import fit_cells
 from narrows.contract import Batch
 from narrows.corruptions import Missing
@@ -20,6 +21,7 @@ from narrows.data import TableCodec
 from narrows.likelihoods import Column, Columns, cells
 
 N = 300
+SHORT = nr.Training(epochs=1)
 
 
 def mixed() -> pa.Table:
@@ -347,3 +349,94 @@ def test_cells_that_are_taken_away_are_scored_all_the_same() -> None:
     px = model.decode(model.encode(batch.x).z)
     assert px.base_dist.log_prob(batch.x.nan_to_num()).shape == batch.x.shape
     nr.fit(model, objective, data, training=nr.Training(epochs=2), quiet=True)
+
+
+# ---- empty cells ------------------------------------------------------------------------------------------------
+
+
+def sure_of(samples: int) -> tuple[Any, Any, torch.Tensor]:
+    """A model of two categories and a number over one unit, what it fills, and p(second, number | first) on a grid."""
+    columns = (Column(classes=3), Column(classes=4), Column(step=0.01))
+    model, _ = recipes.vae((3,), latent=1, likelihood=partial(Columns, columns=columns), seed=5)
+    with torch.no_grad():
+        for layer in model.decoder.layers:
+            layer.weight.mul_(3.0)  # so that z matters
+    x = torch.tensor([[0.0, math.nan, math.nan], [2.0, math.nan, 0.5], [1.0, 3.0, -0.25]])
+    z = torch.linspace(-8, 8, 4001)[:, None]
+    return model, nr.impute(model, x, samples=samples, m=4000, seed=1), z
+
+
+def test_empty_cells_by_quadrature() -> None:
+    """Probabilities of categories, median and limits of numbers, and frequencies of draws, against sums over z."""
+    model, found, z = sure_of(20_000)
+    with torch.no_grad():
+        px = model.decode(z).base_dist
+    first, second = px.log_classes.exp().unbind(1)
+    prior = torch.exp(-(z[:, 0] ** 2) / 2)
+    number = torch.exp(px.log_prob(torch.tensor([[0.0, 0.0, 0.5]]).expand(len(z), -1))[:, 2])
+    for row, weight in ((0, prior * first[:, 0]), (1, prior * first[:, 2] * number)):
+        exact = (weight[:, None] * second[:, :4]).sum(0) / weight.sum()
+        assert abs(float(found.sure[row, 1]) - float(exact.max())) < 0.02
+        assert int(found.values[row, 1]) == int(exact.argmax())
+        counts = torch.bincount(found.draws[:, row, 1].long(), minlength=4) / 4000
+        assert float((counts - exact).abs().max()) < 0.05
+    weight = prior * first[:, 0]
+    for limit, share in ((found.low, 0.05), (found.values, 0.5), (found.high, 0.95)):
+        below = ((limit[0, 2] + 0.005).asinh() - px.centre[:, 0]) / px.scale[
+            :, 0
+        ]  # of each component, atoms there are none
+        at = (weight * (px.log_weights[:, 0].exp() * below.sigmoid()).sum(1)).sum() / weight.sum()
+        assert abs(float(at) - share) < 0.02
+    assert found.values[2].tolist() == [1.0, 3.0, -0.25]
+    assert found.sure[2].tolist() == [1.0, 1.0, 1.0]
+    assert bool((found.draws[:, 1, 2] == 0.5).all())
+    assert bool((found.effective_sample_size >= 1).all())
+
+
+def test_a_table_is_filled_where_it_is_empty_and_nowhere_else(tmp_path: Any, capsys: Any, monkeypatch: Any) -> None:
+    """Values that the model never saw stay; each filled cell is listed; the rehearsal stands beside simple fillings."""
+    monkeypatch.chdir(tmp_path)
+    r = np.random.default_rng(2)
+    kind = r.choice(list("abc"), 1000)
+    number = np.round(np.where(kind == "a", 1.0, np.where(kind == "b", 5.0, 9.0)) + r.normal(0, 0.3, 1000), 2)
+    table = pa.table({"id": [f"r{i}" for i in range(1000)], "kind": kind, "number": number})
+    parquet.write_table(table, "t.parquet")
+    data = nr.data.load("t.parquet", column={"kind": "category"}, test=0.3)
+    model, objective = recipes.vae(**defaults.arguments(data, "vae", {"latent": 1}))
+    nr.fit(model, objective, data, training=nr.Training(epochs=60, lr=5e-3), folder="run", quiet=True)
+    found = tasks.rehearse(model, data.train, data.test)
+    assert found.categories.mean > 0.7 > 0.5 > found.frequent.mean  # in one of five rows the number is hidden too
+    assert found.numbers.mean < 0.6 * found.median.mean
+    assert "WORSE" not in str(found)
+    holes = pa.table({"id": ["x", "y", "z"], "kind": ["a", None, "new"], "number": [None, 9.1, 1e6]})
+    parquet.write_table(holes, "holes.parquet")
+
+    def narrows(*words: str) -> int:
+        monkeypatch.setattr("sys.argv", ["narrows", *words])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    assert narrows("impute", "run", "holes.parquet", "--draws", "2", "--out", "full.parquet") == 0
+    made = parquet.read_table("full.parquet")
+    assert made.column("id").equals(holes.column("id"))
+    assert made.column("kind").to_pylist() == ["a", "c", "new"]
+    assert made.column("number").to_pylist()[1:] == [9.1, 1e6]
+    assert made.column("number")[0].as_py() < 3.0  # that of a, not of b or c
+    listed = parquet.read_table("full-cells.parquet").to_pylist()
+    assert [(cell["row"], cell["column"]) for cell in listed] == [(0, "number"), (1, "kind")]
+    assert float(listed[0]["low"]) < float(listed[0]["value"]) < float(listed[0]["high"])
+    assert listed[1]["sure"] > 0.8
+    assert len(parquet.read_table("full-2.parquet")) == 3
+    said = capsys.readouterr().out
+    assert "filled 2 cells of 2 columns in 2 rows" in said
+    assert "of their cells hidden: categories right" in said
+    plain, _ = recipes.vae((3,), latent=1)
+    with pytest.raises(TypeError, match="cells can be missing from rows of mixed columns"):
+        nr.impute(plain, torch.zeros(2, 3))
+    bare = nr.data.load(r.normal(size=(50, 2)))
+    nr.fit(*recipes.vae(**defaults.arguments(bare, "vae", {})), bare, training=SHORT, folder="bare", quiet=True)
+    assert narrows("impute", "bare", "holes.parquet") == 1
+    assert "learned from numbers alone" in capsys.readouterr().err

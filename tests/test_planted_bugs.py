@@ -1048,6 +1048,20 @@ BUGS = [
         "said[place] = cell.nanmean() * shares((cell",
         "columns.py::test_the_usual_row_is_the_best_that_can_be_said_without_a_code",
     ),
+    (
+        "empty cells filled by draws of which all weigh the same",
+        "tasks",
+        "w = (-distortion - rate).double()",
+        "w = (0 * distortion).double()",
+        "columns.py::test_empty_cells_by_quadrature",
+    ),
+    (
+        "a filled table whose other cells are the model's too",
+        "data/codec",
+        "pa.compute.if_else(lost, _plain(made.column(column.name)).cast(own.type), own)",
+        "_plain(made.column(column.name)).cast(own.type)",
+        "columns.py::test_a_table_is_filled_where_it_is_empty_and_nowhere_else",
+    ),
 ]
 
 

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from narrows.models import Autoencoder, Ladder
     from narrows.objectives import Objective
     from narrows.store import Run, load
-    from narrows.tasks import canonical_latent, fit_prior
+    from narrows.tasks import canonical_latent, fit_prior, impute
     from narrows.training import Training, fit, variational_em
     from narrows.transfer import finetune
 
@@ -143,6 +143,7 @@ _NAMES = {
     "finetune": "transfer",
     "fit": "training",
     "fit_prior": "tasks",
+    "impute": "tasks",
     "load": "store",
     "variational_em": "training",
 }
@@ -205,6 +206,7 @@ __all__ = [
     "fit_prior",
     "flows",
     "gradients",
+    "impute",
     "likelihoods",
     "load",
     "networks",

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from narrows.data import Rows
     from narrows.store import Run
 
-__all__ = ["encode", "export", "features", "interpolate", "project", "reconstruct", "redraw", "sample", "traverse"]
+__all__ = [
+    "encode",
+    "export",
+    "features",
+    "impute",
+    "interpolate",
+    "project",
+    "reconstruct",
+    "redraw",
+    "sample",
+    "traverse",
+]
 
 
 _TEMPERATURE = "multiplies the standard deviations of the prior; 1,0.7,... for each rung, top first"
@@ -121,6 +132,50 @@ def reconstruct(run: RunFolder, data: Source, out: Out = None) -> None:
         error = float((made - rows.x).square().flatten(1).sum(1).mean())
         typer.echo(f"{len(made):,} rows, mean squared error {error:.4g} a row (scaled values)")
     _write(made, loaded, out or Path(run) / f"reconstructions.{_suffix(loaded)}")
+
+
+@app.command()
+def impute(
+    run: RunFolder,
+    data: Source,
+    samples: Annotated[int, typer.Option(help="draws of the code for each row")] = 200,
+    several: Annotated[int, typer.Option("--draws", help="also as many tables filled at random, OUT-1, ...")] = 0,
+    seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    out: Out = None,
+) -> None:
+    """Fill the empty cells of the table DATA, given what is known of each row; list them with how sure they are."""
+    import pyarrow
+    import torch
+
+    import narrows as nr
+
+    loaded, source = nr.load(run), Path(data)
+    codec = loaded.scaling
+    if not isinstance(codec, nr.data.TableCodec):
+        raise ValueError(
+            f"{run} learned from numbers alone, none of them missing: train on a table that has empty cells"
+        )
+    table = nr.data.whole(source)
+    rows = nr.data.like(loaded.config["data"], data)
+    found = nr.impute(loaded.model, rows, samples, max(several, 1), seed)
+    out = out or Path(run) / f"{source.stem}-imputed{source.suffix if source.suffix == '.parquet' else '.csv'}"
+    _mixed(codec.fill(table, found.values), out)
+    for number in range(several):
+        _mixed(codec.fill(table, found.draws[number]), out.with_stem(f"{out.stem}-{number + 1}"))
+    row, place = rows.x.isnan().nonzero().unbind(1)
+    names = [column.name for column in codec.used]
+    listed: dict[str, Any] = {"row": row.numpy(), "column": [names[c] for c in place.tolist()]}
+    for what, part in (("value", found.values), ("low", found.low), ("high", found.high)):
+        made = codec.decode(part[row])  # a row for each cell
+        columns = [made.column(name).to_pylist() for name in names]
+        listed[what] = [str(columns[c][cell]) for cell, c in enumerate(place.tolist())]
+    listed["sure"] = found.sure[row, place].numpy()
+    _mixed(pyarrow.table(listed), out.with_stem(f"{out.stem}-cells"))
+    typer.echo(f"filled {len(row):,} cells of {len(torch.unique(place))} columns in {len(torch.unique(row)):,} rows")
+    if loaded.config["data"]["source"] == "array":
+        return  # what it learned from is not kept
+    known = loaded.data
+    typer.echo(str(nr.tasks.rehearse(loaded.model, known.train, known.test if len(known.test) else known.train)))
 
 
 @app.command()

@@ -6,6 +6,7 @@ from narrows.data.load import like, load, reload
 from narrows.data.named import names
 from narrows.data.rows import Rows, rows
 from narrows.data.scaling import Scaling
+from narrows.data.tables import whole
 
 __all__ = [
     "Data",
@@ -19,4 +20,5 @@ __all__ = [
     "read_scaling",
     "reload",
     "rows",
+    "whole",
 ]

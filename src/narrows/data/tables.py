@@ -14,7 +14,7 @@ from narrows.data.found import Found
 from narrows.data.survey import broken
 from narrows.spec import misspelt
 
-__all__ = ["from_csv", "from_parquet", "from_table"]
+__all__ = ["from_csv", "from_parquet", "from_table", "whole"]
 
 EMPTY = ["", "NA", "N/A", "NaN", "nan", "null", "?"]  # what a .csv has where nothing is known
 
@@ -28,8 +28,33 @@ def from_table(source: Any, options: Options, columns: list[str] | None = None) 
     return _collect(found, table.schema, len(table), lambda names: [table.select(names)], options, columns)
 
 
+def whole(source: Any) -> Any:
+    """All columns of a .csv, .tsv or .parquet file, or of anything with an Arrow stream, as a pyarrow Table.
+
+    Raises: ValueError for what is no table.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if hasattr(source, "__arrow_c_stream__"):
+        return pa.table(source)
+    path = Path(source).expanduser()
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _csv(path)[0]
+    if path.suffix.lower() == ".parquet":
+        return parquet.read_table(path)
+    raise ValueError(f"a table is a .csv, .tsv or .parquet file, or a dataframe; got {source}")
+
+
 def from_csv(path: Path, options: Options, columns: list[str] | None = None) -> Found:
     """A .csv or .tsv file with a header line; the separator is the one that its first line has most of."""
+    table, notes = _csv(path)
+    found = Found(path.stem, str(path), np.empty(0), notes=notes)
+    return _collect(found, table.schema, len(table), lambda names: [table.select(names)], options, columns)
+
+
+def _csv(path: Path) -> tuple[Any, list[str]]:
+    """The table, and what is to be said about it."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -55,12 +80,10 @@ def from_csv(path: Path, options: Options, columns: list[str] | None = None) -> 
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is no table that can be read: {' '.join(str(error).split())}") from error
     table = _trimmed(table.rename_columns([name.strip() for name in table.column_names]))
-    found = Found(path.stem, str(path), np.empty(0))
-    if odd:
-        found.notes.append("its text is not UTF-8 and was read as Windows-1252")
+    notes = ["its text is not UTF-8 and was read as Windows-1252"] if odd else []
     if nameless:
-        found.notes.append("the first line holds numbers and was read as a row; the columns are called f0, f1, ...")
-    return _collect(found, table.schema, len(table), lambda names: [table.select(names)], options, columns)
+        notes.append("the first line holds numbers and was read as a row; the columns are called f0, f1, ...")
+    return table, notes
 
 
 def _trimmed(table: Any) -> Any:
