@@ -297,6 +297,11 @@ def test_a_table_from_file_to_file(tmp_path: Any, capsys: Any, monkeypatch: Any)
     assert "independent columns" in said
     assert "squared error: model" not in said
     run = nr.load("run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The darker a cell, the less likely it is given the code" in page
+    assert "--column member=category" in page
+    assert "squared error of the reconstruction" not in page
+    assert ">nan<" not in page
     record = run.evaluation["parts"]["train"]
     assert record["reconstruction"] == {}
     assert all(math.isfinite(v) for pair in record["bits_per_dimension"].values() for v in pair)

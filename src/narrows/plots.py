@@ -19,7 +19,7 @@ from narrows.tasks import project, redraw
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Pairs", "Plot", "judged", "kept_rungs", "reconstructions", "samples"]
+__all__ = ["Pairs", "Plot", "judged", "kept_rungs", "reconstructions", "samples", "told"]
 
 
 class Pairs(NamedTuple):
@@ -47,6 +47,14 @@ def reconstructions(run: Run, worst: bool = False, count: int = 12) -> Pairs:
     return Pairs(x[index], again[index], [f"row {int(i)}, error {float(errors[i]):.3g}" for i in index])
 
 
+def told(run: Run, count: int) -> Tensor | None:
+    """What samples are told: classes in turn; other features as they are in the first rows."""
+    if run.data.telling is not None:
+        return run.data.train.batch(torch.arange(count) % len(run.data.train)).context
+    classes = run.data.context
+    return one_hot(torch.arange(count) % classes, classes).float() if classes else None
+
+
 @torch.no_grad()
 def samples(run: Run, count: int = 24) -> Pairs:
     """Means of p(x|z) for z from the prior, each with its nearest training row (of the first 20,000).
@@ -55,11 +63,7 @@ def samples(run: Run, count: int = 24) -> Pairs:
     """
     train = run.data.train
     with draws.seeded(0, 9, 0):
-        told = run.data.context  # classes in turn; other features as they are in the first rows
-        context = one_hot(torch.arange(count) % told, told).float() if told else None
-        if run.data.telling is not None:
-            context = run.data.train.batch(torch.arange(count) % len(run.data.train)).context
-        made = run.model.sample(count, context).mean.cpu()
+        made = run.model.sample(count, told(run, count)).mean.cpu()
         few = train.take(torch.arange(min(len(train), 20_000)))
         rows = inputs(run.model, few)
     near = torch.cdist(made.flatten(1), rows.flatten(1)).argmin(1)

@@ -7,13 +7,16 @@ from html import escape
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from narrows import pictures, recipes
+from narrows import draws, pictures, recipes
 from narrows.data import Data, TableCodec
 from narrows.defaults import arguments, readable
 from narrows.evaluate import features
+from narrows.evaluate.common import batches
+from narrows.likelihoods import cells
 from narrows.models import Ladder
-from narrows.plots import Pairs, judged, kept_rungs, reconstructions, samples
+from narrows.plots import Pairs, judged, kept_rungs, reconstructions, samples, told
 from narrows.posteriors import Discrete, Sparse
 from narrows.spec import describe
 from narrows.store import Run
@@ -30,6 +33,7 @@ h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2.2rem;bo
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.25rem .8rem;text-align:right}
 th{font-weight:600;border-bottom:1px solid #8a8f98}td:first-child,th:first-child{text-align:left}
 tr.model td{font-weight:600}td.best{color:#1d6b43}.note{color:#5b6470;font-size:.9rem}
+.wide{overflow-x:auto;font-size:.8rem}.wide td,.wide th{padding:.15rem .5rem;white-space:nowrap}
 img{max-width:100%}img.pixels{image-rendering:pixelated}pre{background:#f4f6f8;padding:.7rem 1rem;white-space:pre-wrap}
 """
 
@@ -52,6 +56,7 @@ def command(run: Run) -> str:
     for name, value in Training(**training).model_dump(exclude_defaults=True, exclude={"device", "save_every"}).items():
         words += [f"--{name}", str(value)] if name in FLAGS else ["--set", shlex.quote(f"{name}={json.dumps(value)}")]
     for name, value in data["options"].items():
+        value = [f"{key}={word}" for key, word in value.items()] if isinstance(value, dict) else value
         for one in value if isinstance(value, list) else [value]:
             words += [f"--{name.replace('_', '-')}", *([] if one is True else [shlex.quote(str(one))])]
     return " ".join(words)
@@ -151,6 +156,8 @@ def _comparison(evaluation: dict[str, Any]) -> str:
         quantities.append(("log_likelihood", f"{what}, nats per row (higher is better)", max))
     for key, title, best in quantities:
         parts = evaluation["parts"]
+        if not any(record[key] for record in parts.values()):
+            continue
         head = "".join(
             f"<th>{part} ({record['bound_rows' if key != 'reconstruction' else 'rows']:,})</th>"
             for part, record in parts.items()
@@ -248,7 +255,44 @@ def _scale(data: Data, across: int) -> int:
     return max(1, 900 // (across * (data.shape[-1] + 1)))
 
 
+def _written(data: Data, x: Tensor, nats: Tensor | None = None) -> str:
+    """Rows of mixed columns as a table; the more nats a cell costs, the darker."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in data.columns or [])
+    lines = []
+    for number, row in enumerate(data.undo(x).to_pylist()):
+        cells = ""
+        for place, name in enumerate(data.columns or []):
+            shade = 0.0 if nats is None else min(float(nats[number, place]) / 12, 0.7)
+            cells += f"<td style='background:rgba(220,60,40,{shade:.2f})'>{escape(str(row[name]))}</td>"
+        total = "" if nats is None else f"<td>{float(nats[number].sum()):.1f}</td>"
+        lines.append(f"<tr>{cells}{total}</tr>")
+    last = "" if nats is None else "<th>nats</th>"
+    return f"<div class=wide><table><tr>{head}{last}</tr>{''.join(lines)}</table></div>"
+
+
+@torch.no_grad()
+def _rows(run: Run, few: int = 8) -> str:
+    """Rows of mixed columns: some at random, and those that the model finds the least likely through their codes."""
+    shown, name = judged(run.data)
+    held = shown.take(torch.arange(min(len(shown), 5000)))
+    found = []
+    for batch in batches(run.model, held):
+        px: Any = run.model.decode(run.model.encode(batch.x, batch.context).z, batch.context)
+        seen = ~batch.target.isnan()
+        found.append(torch.where(seen, -cells(px, batch.target.nan_to_num(0.0)), 0.0).cpu())
+    nats, x = torch.cat(found), held.x.cpu()
+    out = [
+        f"<h2>{name.capitalize()} rows through the code</h2><p>The darker a cell, the less likely it is given the code "
+        "of its row (-log p in nats); empty cells cost nothing.</p>"
+    ]
+    for title, order in (("the first", torch.arange(few)), ("the least likely", nats.sum(1).argsort(descending=True))):
+        out.append(f"<p>{title}:</p>" + _written(run.data, x[order[:few]], nats[order[:few]]))
+    return "".join(out)
+
+
 def _reconstructions(run: Run) -> str:
+    if isinstance(run.data.scaling, TableCodec):
+        return _rows(run)
     out = [f"<h2>Reconstructions of {judged(run.data)[1]} rows</h2>"]
     where = "above as given, below" if run.data.image else "as given (blue), and (orange)"
     for title in ("random", "worst"):
@@ -262,6 +306,10 @@ def _reconstructions(run: Run) -> str:
 def _samples(run: Run) -> str:
     if run.model.prior is None:
         return "<h2>Samples</h2><p>A deterministic autoencoder has no prior to sample from.</p>"
+    if isinstance(run.data.scaling, TableCodec):
+        with draws.seeded(0, 31), torch.no_grad():
+            made = run.model.sample(12, told(run, 12)).sample().cpu()
+        return "<h2>Samples</h2><p>draws from p(x|z) for z from the prior:</p>" + _written(run.data, made)
     where = ("above", "below") if run.data.image else ("blue", "orange")
     text = f"{where[0]}: the mean of p(x|z) for z from the prior; {where[1]}: its nearest training row (copies show)"
     pairs = samples(run, 24 if run.data.image else 12)
