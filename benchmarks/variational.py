@@ -3,7 +3,7 @@
 VAE, IWAE with 50 draws, VAE with an IAF posterior (two MADE blocks of two hidden layers of 128), and VampPrior with 500
 pseudo-inputs, on dynamically binarised MNIST: 60,000 images, nets 784-200-200-50 and back with tanh as in Burda et al.
 2015, 10 passes in batches of 100, Adam at 1e-3, the last weights; each library begins as it does by itself, ours with
-the last bias at the log-odds of the training mean, as Burda et al. did. L_5000 of the first 1,000 test images, binarised
+the last bias at the log-odds of the training mean, as Burda et al. did. L_5000 of the first 1,000 test images, drawn
 once; both libraries' models are scored by log 1/K sum p(x|z) p(z) / q(z|x) with K = 5,000. The libraries take turns;
 Student's 95 % intervals over the seeds.
 
