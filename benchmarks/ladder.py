@@ -4,7 +4,7 @@ Hierarchies of 64-32-16-8-4 units from the bottom up on dynamically binarised MN
 units between them, leaky rectifiers: `hvae`, inferred from the bottom up, with beta = 1 from the first step and with a
 warm-up; `ladder`, with the same warm-up. No free bits, so that no unit is active because being so is free; batch norm
 throughout, as published. 60,000 images, 40 passes in batches of 256, Adam at 1e-3, warm-up over a quarter of the steps,
-the last weights. Of all 10,000 test images, binarised once: active units (mean KL > 0.01 nats, Sonderby et al. 2016; and
+the last weights. Of all 10,000 test images, binarised once: active units (mean KL > 0.01 nats, Sonderby et al.; and
 Burda's, variance of the mean > 0.01), rung by rung, ELBO, L_100.
 
     NARROWS_DATA=... python benchmarks/ladder.py [--rows hvae ladder] [--seeds 3] [--epochs 40]   # results/ladder.json
