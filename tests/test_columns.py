@@ -24,6 +24,17 @@ N = 300
 SHORT = nr.Training(epochs=1)
 
 
+def narrows(*words: str) -> int:
+    """Runs the command line in this process and gives its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["narrows", *words])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+    return 0
+
+
 def mixed() -> pa.Table:
     """Columns of every kind."""
     r = np.random.default_rng(0)
@@ -283,14 +294,6 @@ def test_a_table_from_file_to_file(tmp_path: Any, capsys: Any, monkeypatch: Any)
     monkeypatch.chdir(tmp_path)
     parquet.write_table(TABLE, "t.parquet")
 
-    def narrows(*words: str) -> int:
-        monkeypatch.setattr("sys.argv", ["narrows", *words])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
-
     words = ["fit", "t.parquet", "--epochs", "2", "--folder", "run", "--column", "member=category", "--quiet"]
     assert narrows(*words) == 0
     said = capsys.readouterr().out
@@ -415,14 +418,6 @@ def test_a_table_is_filled_where_it_is_empty_and_nowhere_else(tmp_path: Any, cap
     assert "WORSE" not in str(found)
     holes = pa.table({"id": ["x", "y", "z"], "kind": ["a", None, "new"], "number": [None, 9.1, 1e6]})
     parquet.write_table(holes, "holes.parquet")
-
-    def narrows(*words: str) -> int:
-        monkeypatch.setattr("sys.argv", ["narrows", *words])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
 
     assert narrows("impute", "run", "holes.parquet", "--draws", "2", "--out", "full.parquet") == 0
     made = parquet.read_table("full.parquet")
