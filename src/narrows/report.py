@@ -272,7 +272,7 @@ def _written(data: Data, x: Tensor, nats: Tensor | None = None) -> str:
 
 @torch.no_grad()
 def _rows(run: Run, few: int = 8) -> str:
-    """Rows of mixed columns: some at random, and those that the model finds the least likely through their codes."""
+    """Rows of mixed columns: the first, and those that the model finds the least likely through their codes."""
     shown, name = judged(run.data)
     held = shown.take(torch.arange(min(len(shown), 5000)))
     found = []
@@ -285,7 +285,10 @@ def _rows(run: Run, few: int = 8) -> str:
         f"<h2>{name.capitalize()} rows through the code</h2><p>The darker a cell, the less likely it is given the code "
         "of its row (-log p in nats); empty cells cost nothing.</p>"
     ]
-    for title, order in (("the first", torch.arange(few)), ("the least likely", nats.sum(1).argsort(descending=True))):
+    for title, order in (
+        ("the first", torch.arange(len(x))),
+        ("the least likely", nats.sum(1).argsort(descending=True)),
+    ):
         out.append(f"<p>{title}:</p>" + _written(run.data, x[order[:few]], nats[order[:few]]))
     return "".join(out)
 

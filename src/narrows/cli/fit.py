@@ -70,7 +70,8 @@ def fit(
         raise typer.Exit(128 + getattr(stop, "number", 2)) from None
     if run is None:
         return  # another process of this run tells the rest
-    from narrows.priors import Codewords
+    from narrows.posteriors import Discrete
+    from narrows.priors import PixelCNN, Transformer
 
     run.evaluate()
     report = run.report()
@@ -89,8 +90,10 @@ def fit(
             told = f" --context {shlex.quote(means)}"
         else:
             told = f" --label {shlex.quote(run.data.classes[0])}"  # type: ignore[index]
-    if isinstance(run.model.prior, Codewords) and len(run.data.train) >= 20:  # neighbours drawn apart do not fit
-        kind = "PixelCNN" if len(run.model.prior.grid) > 1 else "Transformer"
+    posterior, learned = run.model.posterior, (PixelCNN, Transformer)
+    counted = isinstance(posterior, Discrete) and not any(isinstance(p, learned) for p in run.model.prior.modules())  # type: ignore[union-attr]
+    if counted and len(run.data.train) >= 20:  # neighbours drawn apart do not fit
+        kind = "PixelCNN" if len(posterior.parts[-1].grid) > 1 else "Transformer"  # type: ignore[index, union-attr]
         typer.echo(f"  narrows prior {run.folder} --kind {kind}  (for better samples)")
     for words in (f"{first} {run.folder}{told}", f"reconstruct {run.folder} {source}", f"project {run.folder}"):
         typer.echo(f"  narrows {words}")

@@ -156,7 +156,7 @@ def impute(
             f"{run} learned from numbers alone, none of them missing: train on a table that has empty cells"
         )
     table = nr.data.whole(source)
-    rows = nr.data.like(loaded.config["data"], data)
+    rows = nr.data.like(loaded.config["data"], table)
     found = nr.impute(loaded.model, rows, samples, max(several, 1), seed)
     out = out or Path(run) / f"{source.stem}-imputed{source.suffix if source.suffix == '.parquet' else '.csv'}"
     _mixed(codec.fill(table, found.values), out)

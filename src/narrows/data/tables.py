@@ -31,7 +31,7 @@ def from_table(source: Any, options: Options, columns: list[str] | None = None) 
 def whole(source: Any) -> Any:
     """All columns of a .csv, .tsv or .parquet file, or of anything with an Arrow stream, as a pyarrow Table.
 
-    Raises: ValueError for what is no table.
+    Raises: ValueError for what is no table, FileNotFoundError for a path that is not there.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -39,6 +39,8 @@ def whole(source: Any) -> Any:
     if hasattr(source, "__arrow_c_stream__"):
         return pa.table(source)
     path = Path(source).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {source}")
     if path.suffix.lower() in (".csv", ".tsv"):
         return _csv(path)[0]
     if path.suffix.lower() == ".parquet":

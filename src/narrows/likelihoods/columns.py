@@ -157,12 +157,8 @@ class Columns(Likelihood):
             near = (cell[:, None] - atoms[: len(place) - 1]).abs() <= step / 2
             rest = cell[~near.any(1)]
             said[place] = shares(torch.cat([~near.any(1, keepdim=True), near], 1).to(x))
-            said[mixture[0]] = shares(
-                (
-                    (rest.asinh()[:, None] - self.start).abs().argmin(1, True)
-                    == torch.arange(self.components, device=x.device)
-                ).to(x)
-            )
+            near_start = (rest.asinh()[:, None] - self.start).abs().argmin(1)
+            said[mixture[0]] = shares(one_hot(near_start, self.components).to(x))
         return said
 
     def values(self, parameters: Tensor, context: Tensor | None = None) -> Distribution:
