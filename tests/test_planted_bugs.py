@@ -1062,6 +1062,13 @@ BUGS = [
         "_plain(made.column(column.name)).cast(own.type)",
         "columns.py::test_a_table_is_filled_where_it_is_empty_and_nowhere_else",
     ),
+    (
+        "draws that are spread wider are not weighed for it",
+        "evaluate/likelihood",
+        "log_w if wider is None else log_w + wider.correction()",
+        "log_w",
+        "evaluate.py::test_a_posterior_too_narrow_hides_no_likelihood",
+    ),
 ]
 
 

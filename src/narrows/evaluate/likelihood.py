@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -71,18 +72,20 @@ def different(model: Model, samples: int) -> int:
     return min(samples, 1) if getattr(model.posterior, "certain", False) else samples
 
 
-def _log_weights(model: Model, batch: Batch, samples: int, piece: int) -> Iterator[Tensor]:
-    """Log p(x|z) + log p(z) - log q(z|x) of `samples` draws a row, (k, B) at a time, k <= piece."""
+def _log_weights(model: Model, batch: Batch, samples: int, piece: int, wide: bool = False) -> Iterator[Tensor]:
+    """Log p(x|z) + log p(z) - log q(z|x) of `samples` draws a row, some of them wider, (k, B) at a time, k <= piece."""
     h = model.hidden(batch.x, batch.context)
     piece = min(piece, samples)
     x, seen = repeated(batch.target, piece), repeated(batch.seen, piece)  # once, not for every piece
     for done in range(0, samples, piece):
         k = min(piece, samples - done)
         rows = k * len(batch.x)
-        code = model.posterior(h, batch.context, k)
+        with draws.widened() if wide else nullcontext() as wider:
+            code = model.posterior(h, batch.context, k)
         px = model.decode(code.z, batch.context)
         distortion, rate = log_weights(px, code, x[:rows], None if seen is None else seen[:rows])
-        yield -(distortion + rate).unflatten(0, (k, -1)).double()
+        log_w = -(distortion + rate).unflatten(0, (k, -1)).double()
+        yield log_w if wider is None else log_w + wider.correction()
 
 
 def refuse_unweighed(model: Model, what: str) -> None:
@@ -126,9 +129,11 @@ def log_likelihood(model: Model, data: Rows | Tensor, samples: int = 5000, seed:
 
     .. math:: \log \hat p(x) = \log \frac1K \sum_k \frac{p(x \mid z_k)\, p(z_k)}{q(z_k \mid x)}, \ z_k \sim q(z \mid x)
 
-    The encoder runs once a row; draws come in pieces of constant memory, whatever K. Of a code of codewords there is
-    one, and this is the ELBO. The Monte Carlo error is the delta
-    method's, var(log mean w) = (K / ESS - 1) / K with ESS = (sum w)^2 / sum w^2; it is blind to draws that never came.
+    A fifth of the normal noise behind the draws is spread wider and weighed for it (`draws.Widened`), since q, trained
+    to lie within the posterior, misses modes of it. The encoder runs once a row; draws come in pieces of constant
+    memory, whatever K. Of a code of codewords there is one draw, and this is the ELBO, as it is with one sample. The
+    Monte Carlo error is the delta method's, var(log mean w) = (K / ESS - 1) / K with ESS = (sum w)^2 / sum w^2; it is
+    blind to draws that never came.
 
     Raises: TypeError for a deterministic code, or a diffusion; ValueError for samples < 1 or rows of another shape.
     Reference: Importance Weighted Autoencoders (Burda et al., 2015), arXiv:1509.00519, equation 8.
@@ -148,7 +153,7 @@ def importance(model: Model, batch: Batch, samples: int) -> Tensor:
     """Log sum w and log sum w^2 of `samples` importance weights of each row, (2, B), on the CPU."""
     width = math.prod(model.likelihood.wants)
     total = squares = torch.full((len(batch.x),), -math.inf, dtype=torch.float64, device=batch.x.device)
-    for log_w in _log_weights(model, batch, samples, max(1, BUDGET // (width * len(batch.x)))):
+    for log_w in _log_weights(model, batch, samples, max(1, BUDGET // (width * len(batch.x))), wide=samples > 1):
         total = torch.logaddexp(total, log_w.logsumexp(0))
         squares = torch.logaddexp(squares, (2 * log_w).logsumexp(0))
     return torch.stack([total, squares]).cpu()
