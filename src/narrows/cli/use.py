@@ -43,8 +43,11 @@ def _numbers(text: str) -> float | list[float]:
 @app.command()
 def sample(
     run: RunFolder,
-    n: Annotated[int, typer.Option("--n", "-n", help="how many")] = 64,
+    n: Annotated[int, typer.Option("--n", "-n", "--rows", help="how many", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    given: Annotated[
+        list[str] | None, typer.Option(help="COLUMN=VALUE that all rows are to have (repeat for more)")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="which class, for a model that knows of labels")] = None,
     told: Annotated[
         str | None, typer.Option("--context", help="name=value,...: for a model that was told these")
@@ -75,6 +78,13 @@ def sample(
             raise ValueError(f"{run} was told the labels: say which by --label, one of {', '.join(known)}; got {label}")
         one = torch.eye(len(known))[[known.index(label)]].repeat(n, 1)
         context = one if loaded.model.context else None
+    if given:
+        found = nr.tasks.sample(
+            loaded.model, n, _given(loaded, given), None if context is None else context[:1], seed=seed
+        )
+        typer.echo(str(found))
+        _write(found.x, loaded, out or Path(run) / "samples.csv")
+        return
     with nr.draws.seeded(seed), torch.no_grad():
         z = loaded.model.draw(n, context, _numbers(temperature))
         if classes and label is not None:
@@ -317,6 +327,26 @@ def export(
 
     for path in write(nr.load(run), out or run, form):
         typer.echo(f"wrote {path}")
+
+
+def _given(run: "Run", given: list[str]) -> "torch.Tensor":
+    """Cells from COLUMN=VALUE, NaN elsewhere."""
+    from narrows.data import TableCodec
+
+    codec = run.scaling
+    asked: dict[str, str] = {}
+    if not isinstance(codec, TableCodec):
+        raise ValueError(
+            f"--given is for tables of mixed columns, each with a probability of its own, and {run.folder} learned "
+            "from numbers alone: train with --column NAME=KIND, or leave --given out"
+        )
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--given takes COLUMN=VALUE, such as {codec.used[0].name}=...; got {pair!r}")
+        if asked.setdefault(name, value) != value:
+            raise ValueError(f"--given asks two values of column {name!r}: {asked[name]} and {value}")
+    return codec.ask(asked)
 
 
 def _features(telling: dict[str, list[Any]], told: str | None) -> "torch.Tensor":
