@@ -107,6 +107,14 @@ def test_cells_that_cannot_be_given_are_refused(given: dict[str, Any], match: st
         nr.data.TableCodec.fit(people()).ask(given)
 
 
+def test_given_numbers_keep_their_digits() -> None:
+    values = np.random.default_rng(0).normal(size=50)
+    codec = nr.data.TableCodec.fit(pa.table({"x": values, "k": list(range(25)) * 2}))
+    given = {"x": repr(float(values[3])), "k": "7"}
+    table = codec.exact(codec.decode(codec.ask(given)[None]), given)
+    assert table.to_pylist() == [{"x": values[3], "k": 7}]
+
+
 def test_cells_are_given_as_they_are_encoded() -> None:
     days = pa.array(np.arange("2020-01-01", "2020-03-01", dtype="datetime64[D]"))
     table = pa.table({"day": days, "x": np.linspace(0, 1, 60), "ok": [True, False] * 30})

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from narrows.data import Rows
+    from narrows.data import Rows, TableCodec
     from narrows.store import Run
 
 __all__ = [
@@ -78,21 +78,23 @@ def sample(
             raise ValueError(f"{run} was told the labels: say which by --label, one of {', '.join(known)}; got {label}")
         one = torch.eye(len(known))[[known.index(label)]].repeat(n, 1)
         context = one if loaded.model.context else None
+    table = isinstance(loaded.scaling, nr.data.TableCodec)  # whose expected number need be none that there is
     if given:
-        found = nr.tasks.sample(
-            loaded.model, n, _given(loaded, given), None if context is None else context[:1], seed=seed
-        )
+        codec, asked = _given(loaded, given)
+        found = nr.tasks.sample(loaded.model, n, codec.ask(asked), None if context is None else context[:1], seed=seed)
         typer.echo(str(found))
-        _write(found.x, loaded, out or Path(run) / "samples.csv")
+        _mixed(codec.exact(codec.decode(found.x), asked), out or Path(run) / "samples.csv")
+        _trust(run)
         return
     with nr.draws.seeded(seed), torch.no_grad():
         z = loaded.model.draw(n, context, _numbers(temperature))
         if classes and label is not None:
             z[:, :classes] = one  # the label is part of the code
         px = loaded.model.decode(z, context)
-        table = isinstance(loaded.scaling, nr.data.TableCodec)  # whose expected number need be none that there is
         made = px.mean if mean or (mean is None and not table) else px.sample()
     _write(made, loaded, out or Path(run) / f"samples.{_suffix(loaded)}")
+    if table:
+        _trust(run)
 
 
 @app.command()
@@ -329,8 +331,12 @@ def export(
         typer.echo(f"wrote {path}")
 
 
-def _given(run: "Run", given: list[str]) -> "torch.Tensor":
-    """Cells from COLUMN=VALUE, NaN elsewhere."""
+def _trust(run: Path) -> None:
+    typer.echo(f"are they alike, useful, private? narrows evaluate {run} --synthetic --target COLUMN")
+
+
+def _given(run: "Run", given: list[str]) -> "tuple[TableCodec, dict[str, str]]":
+    """What is asked of which columns, from COLUMN=VALUE."""
     from narrows.data import TableCodec
 
     codec = run.scaling
@@ -346,7 +352,7 @@ def _given(run: "Run", given: list[str]) -> "torch.Tensor":
             raise ValueError(f"--given takes COLUMN=VALUE, such as {codec.used[0].name}=...; got {pair!r}")
         if asked.setdefault(name, value) != value:
             raise ValueError(f"--given asks two values of column {name!r}: {asked[name]} and {value}")
-    return codec.ask(asked)
+    return codec, asked
 
 
 def _features(telling: dict[str, list[Any]], told: str | None) -> "torch.Tensor":

@@ -177,6 +177,16 @@ class TableCodec:
             x[self.used.index(kept[name])] = _asked(kept[name], value)
         return x
 
+    def exact(self, table: Any, given: Mapping[str, Any]) -> Any:
+        """A decoded table with given numbers to their last digit where a column has no grid to bring them back to."""
+        import pyarrow as pa
+
+        for column in self.used:
+            if column.name in given and column.kind == "number" and not column.exact:
+                cells = pa.array([float(given[column.name])] * len(table)).cast(_type(column.type))
+                table = table.set_column(table.column_names.index(column.name), column.name, cells)
+        return table
+
     def decode(self, x: Tensor | NDArray[Any]) -> Any:
         """A pyarrow Table of rows (n, columns) in model units; cells of identifiers, and of unknown labels, are empty.
 
