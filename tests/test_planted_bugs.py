@@ -30,6 +30,27 @@ PRELOAD = [
 # what is wrong, file, right text, wrong text, test that notices
 BUGS = [
     (
+        "codes from the encoder are not weighed for coming from it",
+        "tasks/rows",
+        "weights = (fits - mixed)",
+        "weights = fits",
+        "synthetic.py::test_rows_given_a_cell_by_quadrature",
+    ),
+    (
+        "ties count as lost in the area under the curve",
+        "evaluate/synthetic",
+        "return (under + upto).double() / 2 / len(others)",
+        "return under.double() / len(others)",
+        "synthetic.py::test_an_area_is_that_of_scikit_learn_and_its_error_that_of_resampling",
+    ),
+    (
+        "synthetic rows are told by cells that no table shows",
+        "evaluate/synthetic",
+        "return codec.encode(codec.decode(x))",
+        "return x",
+        "synthetic.py::test_copies_of_training_rows_are_found_out",
+    ),
+    (
         "mean over the units of the code",
         "contract",
         "self.rates.sum(-1)",

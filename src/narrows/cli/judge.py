@@ -7,6 +7,7 @@ import typer
 from narrows.cli.app import RunFolder, app, pair
 
 if TYPE_CHECKING:
+    from narrows.evaluate import Synthetic
     from narrows.store import Run
 
 __all__ = ["evaluate", "say", "verify"]
@@ -86,6 +87,10 @@ def evaluate(
     gaps: Annotated[
         bool, typer.Option("--gaps", help="split log p(x) - ELBO, on as many rows, into approximation and amortisation")
     ] = False,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="judge rows drawn from a model of a table: alike, useful, private?")
+    ] = False,
+    target: Annotated[str | None, typer.Option(help="with --synthetic: the column to be predicted from others")] = None,
 ) -> None:
     """Measure RUN on its stored train, valid and test rows, beside the cheap alternatives."""
     import torch
@@ -103,6 +108,10 @@ def evaluate(
 
     loaded = nr.load(run)
     data = loaded.data
+    if synthetic or target is not None:
+        typer.echo(f"{data.name}: {len(data.train):,} rows drawn from {run}")
+        typer.echo(str(_synthetic(loaded, target, rows or 2000)))
+        return
     loaded.evaluation = nr.evaluate.evaluate(loaded.model, data, samples, rows)
     typer.echo(f"{data.name}: the rows stored as train, valid and test when {run} was trained")
     say(loaded)
@@ -115,9 +124,26 @@ def evaluate(
     if gaps:
         found = nr.evaluate.inference_gap(loaded.model, few)
         typer.echo(f"On {len(few):,} {name} rows {found}")
-        target = run / "gaps.png"
-        store.write(target, pictures.png(pictures.gaps(found.log_p, found.after, found.before)))
-        typer.echo(f"wrote {target}: the two gaps of each row")
+        picture = run / "gaps.png"
+        store.write(picture, pictures.png(pictures.gaps(found.log_p, found.after, found.before)))
+        typer.echo(f"wrote {picture}: the two gaps of each row")
+
+
+def _synthetic(run: "Run", target: str | None, rows: int) -> "Synthetic":
+    import torch
+
+    import narrows as nr
+    from narrows.plots import judged
+
+    data, codec = run.data, run.scaling
+    if not isinstance(codec, nr.data.TableCodec):
+        raise ValueError("--synthetic judges rows of mixed columns, and this run learned from numbers alone or images")
+    if run.model.context:
+        raise ValueError("--synthetic draws rows of their own, and this model is told something of each")
+    with nr.draws.seeded(0), torch.no_grad():
+        parts = torch.arange(len(data.train)).split(4096)
+        made = torch.cat([run.model.sample(len(part)).sample() for part in parts])
+    return nr.evaluate.synthetic(made, data.train, judged(data)[0], codec, target, rows)
 
 
 @app.command()

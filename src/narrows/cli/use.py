@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from narrows.data import Rows
+    from narrows.data import Rows, TableCodec
     from narrows.store import Run
 
 __all__ = [
@@ -43,8 +43,11 @@ def _numbers(text: str) -> float | list[float]:
 @app.command()
 def sample(
     run: RunFolder,
-    n: Annotated[int, typer.Option("--n", "-n", help="how many")] = 64,
+    n: Annotated[int, typer.Option("--n", "-n", "--rows", help="how many", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    given: Annotated[
+        list[str] | None, typer.Option(help="COLUMN=VALUE that all rows are to have (repeat for more)")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="which class, for a model that knows of labels")] = None,
     told: Annotated[
         str | None, typer.Option("--context", help="name=value,...: for a model that was told these")
@@ -75,14 +78,23 @@ def sample(
             raise ValueError(f"{run} was told the labels: say which by --label, one of {', '.join(known)}; got {label}")
         one = torch.eye(len(known))[[known.index(label)]].repeat(n, 1)
         context = one if loaded.model.context else None
+    table = isinstance(loaded.scaling, nr.data.TableCodec)  # whose expected number need be none that there is
+    if given:
+        codec, asked = _given(loaded, given)
+        found = nr.tasks.sample(loaded.model, n, codec.ask(asked), None if context is None else context[:1], seed=seed)
+        typer.echo(str(found))
+        _mixed(codec.exact(codec.decode(found.x), asked), out or Path(run) / "samples.csv")
+        _trust(run)
+        return
     with nr.draws.seeded(seed), torch.no_grad():
         z = loaded.model.draw(n, context, _numbers(temperature))
         if classes and label is not None:
             z[:, :classes] = one  # the label is part of the code
         px = loaded.model.decode(z, context)
-        table = isinstance(loaded.scaling, nr.data.TableCodec)  # whose expected number need be none that there is
         made = px.mean if mean or (mean is None and not table) else px.sample()
     _write(made, loaded, out or Path(run) / f"samples.{_suffix(loaded)}")
+    if table:
+        _trust(run)
 
 
 @app.command()
@@ -317,6 +329,30 @@ def export(
 
     for path in write(nr.load(run), out or run, form):
         typer.echo(f"wrote {path}")
+
+
+def _trust(run: Path) -> None:
+    typer.echo(f"are they alike, useful, private? narrows evaluate {run} --synthetic --target COLUMN")
+
+
+def _given(run: "Run", given: list[str]) -> "tuple[TableCodec, dict[str, str]]":
+    """What is asked of which columns, from COLUMN=VALUE."""
+    from narrows.data import TableCodec
+
+    codec = run.scaling
+    asked: dict[str, str] = {}
+    if not isinstance(codec, TableCodec):
+        raise ValueError(
+            f"--given is for tables of mixed columns, each with a probability of its own, and {run.folder} learned "
+            "from numbers alone: train with --column NAME=KIND, or leave --given out"
+        )
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--given takes COLUMN=VALUE, such as {codec.used[0].name}=...; got {pair!r}")
+        if asked.setdefault(name, value) != value:
+            raise ValueError(f"--given asks two values of column {name!r}: {asked[name]} and {value}")
+    return codec, asked
 
 
 def _features(telling: dict[str, list[Any]], told: str | None) -> "torch.Tensor":

@@ -19,7 +19,8 @@ __all__ = ["TableCodec", "read_scaling"]
 
 KINDS = ("number", "category", "date", "constant", "identifier", "drop")
 CLASSES = 1000  # of a category: what is rarer is unknown
-ATOM, ATOMS = 0.05, 8  # share of the rows that makes a value an atom, and how many there may be
+ATOM, ATOMS = 0.05, 64  # share of the rows that makes a value an atom, and how many there may be
+HEAP, NEAR = 10, 5  # rows that a value needs to be an atom where it stands out of so many neighbours to either side
 FINEST = 2.0**-20  # of a column's spread: what float32 can tell apart over a thousand times that spread
 FARTHEST = 1e15  # spreads from the centre: beyond, every value is as odd; its square is a float32
 WEEK, DAY, YEAR = 604800.0, 86400.0, 31556952.0  # seconds
@@ -70,7 +71,8 @@ class _Kept:
             return "different in every row, set aside" if self.kind == "identifier" else "left out"
         low, high = (_day(v) if self.kind == "date" else f"{v:g}" for v in (self.low, self.high))
         step = f"every {self.step:g}{' s' if self.kind == 'date' else ''}" if self.exact else "continuous"
-        often = f"; often {', '.join(f'{v:g}' for v in self.atoms)}" if self.atoms and self.kind == "number" else ""
+        shown = ", ".join(f"{v:g}" for v in self.atoms[:4]) + (", ..." if len(self.atoms) > 4 else "")
+        often = f"; often {shown}" if self.atoms and self.kind == "number" else ""
         return f"{low} to {high}, {step}{often}"
 
 
@@ -148,6 +150,42 @@ class TableCodec:
                 )
             x[:, number] = _encoded(column, table.column(column.name))
         return torch.from_numpy(x)
+
+    def ask(self, given: Mapping[str, Any]) -> Tensor:
+        """Cells of a row by the names of their columns, (columns,) in model units, NaN where nothing is given.
+
+        Text is read as the column's own type, as a command line gives it.
+
+        Raises: ValueError for a column that no model sees, a label or number that the column never had, a number off
+        its grid.
+
+        Example:
+            >>> import pyarrow as pa
+            >>> codec = TableCodec.fit(pa.table({"age": [31, 28, None, 47], "sex": list("fmmf")}))
+            >>> codec.ask({"sex": "m"})
+            tensor([nan, 1.])
+        """
+        kept = {column.name: column for column in self.kept}
+        x = torch.full((len(self.used),), math.nan)
+        for name, value in given.items():
+            if name not in kept:
+                raise ValueError(misspelt("column", name, kept))
+            if not kept[name].used:
+                raise ValueError(
+                    f"column {name!r} is no part of what was learned ({kept[name].describe()}): leave it out"
+                )
+            x[self.used.index(kept[name])] = _asked(kept[name], value)
+        return x
+
+    def exact(self, table: Any, given: Mapping[str, Any]) -> Any:
+        """A decoded table with given numbers to their last digit where a column has no grid to bring them back to."""
+        import pyarrow as pa
+
+        for column in self.used:
+            if column.name in given and column.kind == "number" and not column.exact:
+                cells = pa.array([float(given[column.name])] * len(table)).cast(_type(column.type))
+                table = table.set_column(table.column_names.index(column.name), column.name, cells)
+        return table
 
     def decode(self, x: Tensor | NDArray[Any]) -> Any:
         """A pyarrow Table of rows (n, columns) in model units; cells of identifiers, and of unknown labels, are empty.
@@ -332,13 +370,14 @@ def _in_order(known: Any) -> bool:
 def _grid(values: NDArray[np.float64]) -> dict[str, Any]:
     """Centre, spread, resolution, range and frequent values of a column of numbers."""
     distinct, counts = np.unique(values, return_counts=True)
+    step = _resolution(distinct)
     often = counts >= ATOM * len(values)
-    atoms = distinct[often][np.argsort(-counts[often], kind="stable")[:ATOMS]]
-    rest = values[~np.isin(values, atoms)]
+    rest = values[~np.isin(values, distinct[often])]
     rest = rest if len(rest) > 1 else values
     low, centre, high = np.quantile(rest, [0.25, 0.5, 0.75])
     scale = float((high - low) / 1.349) or float(rest.std()) or float(values.std())
-    step = _resolution(distinct)
+    often |= _heaps(distinct, counts, step)
+    atoms = distinct[often][np.argsort(-counts[often], kind="stable")[:ATOMS]]
     exact = step >= FINEST * scale and np.abs(distinct - centre).max() < step * 2**22
     return {
         "centre": float(centre),
@@ -349,6 +388,24 @@ def _grid(values: NDArray[np.float64]) -> dict[str, Any]:
         "high": float(distinct[-1]),
         "atoms": tuple(np.sort(atoms).tolist()),
     }
+
+
+def _heaps(distinct: NDArray[np.float64], counts: NDArray[np.int64], step: float) -> NDArray[np.bool_]:
+    """Which values have twice as many rows as their neighbours lead to expect, and four standard deviations more.
+
+    Expected is the median of the neighbours' counts, less where only some places of the grid are taken.
+    """
+    found, wide = np.zeros(len(distinct), bool), 2 * NEAR + 1
+    many = np.flatnonzero(counts >= HEAP)
+    if len(distinct) < wide or not len(many):
+        return found
+    near = np.clip(many - NEAR, 0, len(distinct) - wide)[:, None] + np.arange(wide)  # (values, neighbours and itself)
+    others = near[near != many[:, None]].reshape(len(many), wide - 1)
+    span = distinct[near[:, -1]] - distinct[near[:, 0]]
+    places = np.maximum(span / step, wide - 1) if step else np.inf
+    expected = np.median(counts[others], axis=1) * (wide - 1) / places
+    found[many] = counts[many] > 2 * expected + 4 * np.sqrt(expected)
+    return found
 
 
 def _resolution(distinct: NDArray[np.float64]) -> float:
@@ -378,6 +435,32 @@ def _encoded(kept: _Kept, column: Any) -> NDArray[np.float64]:
         return np.where(lost, np.nan, place)
     values = (_numbers(kept.name, column, kept.kind == "date") - kept.centre) / kept.scale
     return np.clip(values, -FARTHEST, FARTHEST)
+
+
+def _asked(kept: _Kept, value: Any) -> float:
+    """One cell in model units. Raises ValueError for what the column cannot hold."""
+    import pyarrow as pa
+
+    said = f"column {kept.name!r}"
+    if kept.kind == "category":
+        labels = [str(label) for label in kept.labels]
+        if str(value) not in labels:
+            raise ValueError(f"{said}: {misspelt('label', str(value), labels)}")
+        return float(labels.index(str(value)))
+    what = "a date" if kept.kind == "date" else "a number"
+    try:
+        cell = pa.array([value]).cast(_type(kept.type) if kept.kind == "date" else pa.float64())
+        (number,) = _numbers(kept.name, cell, kept.kind == "date")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        number = math.nan
+    if math.isnan(number):
+        raise ValueError(f"{said} holds {what}; got {value!r}")
+    if not kept.low <= number <= kept.high:
+        raise ValueError(f"{said} runs over {kept.describe()}, and nothing is known beyond; got {value}")
+    places = (number - kept.low) / kept.step
+    if kept.exact and abs(places - round(places)) > 1e-6 * max(1.0, places):
+        raise ValueError(f"{said} runs over {kept.describe()}; {value} is none of these")
+    return float((number - kept.centre) / kept.scale)
 
 
 def _decoded(kept: _Kept, cells: NDArray[np.float64], type_: Any) -> Any:

@@ -30,10 +30,13 @@ from narrows.evaluate.likelihood import (
     score_samples,
 )
 from narrows.evaluate.summary import evaluate, verdict
+from narrows.evaluate.synthetic import Augmented, Beside, Synthetic, auc, augmentation, synthetic
 from narrows.evaluate.uncertainty import Spread, spread
 
 __all__ = [
     "ActiveUnits",
+    "Augmented",
+    "Beside",
     "Features",
     "GradientVariance",
     "InferenceGap",
@@ -43,10 +46,13 @@ __all__ = [
     "Refined",
     "RoundTrip",
     "Spread",
+    "Synthetic",
     "Usage",
     "accuracy",
     "active_units",
     "annealed_importance_sampling",
+    "auc",
+    "augmentation",
     "bits_per_dimension",
     "codes",
     "distortion_rate",
@@ -66,6 +72,7 @@ __all__ = [
     "round_trip",
     "score_samples",
     "spread",
+    "synthetic",
     "usage",
     "verdict",
     "without_encoder",

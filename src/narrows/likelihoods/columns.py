@@ -126,16 +126,15 @@ class Columns(Likelihood):
         lost = x.isnan()
         x = torch.where(lost, 0.0, x)
         parts = [lost.to(x.dtype)]
+        atoms = iter(self.atoms.to(x))
         for number, column in enumerate(self.columns):
             cell, there = x[:, number], ~lost[:, number, None]
             if column.classes:
                 shown = one_hot(cell.long().clamp(0, column.classes - 1), column.classes).to(x.dtype)
             else:
-                also = [(cell - atom).abs() <= column.step / 2 for atom in column.atoms]
-                for period, phase in column.periods:
-                    angle = 2 * math.pi * (cell - phase) / period
-                    also += [angle.sin(), angle.cos()]
-                shown = torch.stack([cell.asinh(), *(part.to(x.dtype) for part in also)], 1)
+                also = [angle for period, phase in column.periods for angle in _angle(cell, period, phase)]
+                hit = (cell[:, None] - next(atoms)[: len(column.atoms)]).abs() <= column.step / 2
+                shown = torch.cat([cell.asinh()[:, None], hit.to(x.dtype), *(angle[:, None] for angle in also)], 1)
             parts.append(shown * there)
         return torch.cat(parts, 1)
 
@@ -167,6 +166,12 @@ class Columns(Likelihood):
     def extra_repr(self) -> str:
         categories = sum(bool(column.classes) for column in self.columns)
         return f"{len(self.columns) - categories} numbers, {categories} categories, components={self.components}"
+
+
+def _angle(cell: Tensor, period: float, phase: float) -> tuple[Tensor, Tensor]:
+    """Sine and cosine of where in its period a date lies."""
+    angle = 2 * math.pi * (cell - phase) / period
+    return angle.sin(), angle.cos()
 
 
 def _column(column: Any) -> Column:

@@ -2,6 +2,7 @@
 
 from narrows.tasks.cells import Imputed, Rehearsal, impute, rehearse
 from narrows.tasks.codes import Projection, canonical_latent, fit_prior, project
+from narrows.tasks.rows import Sampled, sample
 from narrows.tasks.rungs import redraw
 from narrows.tasks.walks import Moved, Traversal, arithmetic, interpolate, traverse
 
@@ -10,6 +11,7 @@ __all__ = [
     "Moved",
     "Projection",
     "Rehearsal",
+    "Sampled",
     "Traversal",
     "arithmetic",
     "canonical_latent",
@@ -19,5 +21,6 @@ __all__ = [
     "project",
     "redraw",
     "rehearse",
+    "sample",
     "traverse",
 ]
