@@ -1062,6 +1062,20 @@ BUGS = [
         "_plain(made.column(column.name)).cast(own.type)",
         "columns.py::test_a_table_is_filled_where_it_is_empty_and_nowhere_else",
     ),
+    (
+        "a cell that speaks for itself when it is blamed",
+        "tasks/cells",
+        "rest = joint - score ",
+        "rest = joint - 0 * score ",
+        "blame.py::test_a_cell_of_plain_numbers_by_quadrature",
+    ),
+    (
+        "a row that is blamed by draws of its own",
+        "tasks/cells",
+        "draws.seeded(seed, 37, 0), draws.common()",
+        "draws.seeded(seed, 37, 0)",
+        "blame.py::test_a_row_is_blamed_alike_whatever_stands_beside_it",
+    ),
 ]
 
 

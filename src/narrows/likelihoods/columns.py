@@ -232,6 +232,31 @@ class CellsDistribution(Distribution):
         share = self.log_shares[..., 1:].gather(-1, hit.to(torch.uint8).argmax(-1, keepdim=True)).squeeze(-1)
         return torch.where(hit.any(-1), torch.logaddexp(share, log_p), log_p)
 
+    def quantile(self, share: float, w: Tensor) -> Tensor:
+        """Of the numbers under a mixture of these rows, weights w (K, B, numbers) over S = K * B: (B, numbers).
+
+        The place on the grid below which no more than `share` lies, by halving on the scale of asinh.
+        """
+        layout, shape = self.layout, w.shape[:2]
+        w = (w / w.sum(0)).to(self.centre.dtype)
+        parts = w[..., None] * (self.log_shares[..., :1] + self.log_weights).exp().unflatten(0, shape)  # (K, B, n, J)
+        centre, scale = (t.unflatten(0, shape) for t in (self.centre, self.scale))
+        atoms = layout.atoms.to(w)  # (numbers, A)
+        heaps = (w[..., None] * self.log_shares[..., 1:].exp().unflatten(0, shape)).sum(0)  # (B, numbers, A)
+        ends = [(centre - 20 * scale).amin((0, 3)), (centre + 20 * scale).amax((0, 3))]
+        if atoms.shape[-1]:
+            most = atoms.asinh().nan_to_num(0.0).abs().amax(-1)
+            ends = [torch.minimum(ends[0], -most), torch.maximum(ends[1], most)]
+        low, high = (end.clamp(-40, 40) for end in ends)
+        for _ in range(32):
+            u = (low + high) / 2  # (B, numbers)
+            below = (parts * ((u[..., None] - centre) / scale).sigmoid()).sum((0, 3))
+            below = below + (heaps * (atoms.asinh() <= u[..., None])).sum(-1)
+            low, high = torch.where(below < share, u, low), torch.where(below < share, high, u)
+        step, origin = layout.steps.to(w), layout.origins.to(w)
+        v = high.sinh()
+        return origin + step * ((v - origin) / step).round()
+
     @property
     def mean(self) -> Tensor:
         layout = self.layout

@@ -1,17 +1,19 @@
 """What a trained model is for: walks through the code, projections, priors that make it generative (more to come)."""
 
-from narrows.tasks.cells import Imputed, Rehearsal, impute, rehearse
+from narrows.tasks.cells import Blame, Imputed, Rehearsal, blame, impute, rehearse
 from narrows.tasks.codes import Projection, canonical_latent, fit_prior, project
 from narrows.tasks.rungs import redraw
 from narrows.tasks.walks import Moved, Traversal, arithmetic, interpolate, traverse
 
 __all__ = [
+    "Blame",
     "Imputed",
     "Moved",
     "Projection",
     "Rehearsal",
     "Traversal",
     "arithmetic",
+    "blame",
     "canonical_latent",
     "fit_prior",
     "impute",

@@ -1,4 +1,4 @@
-"""What stands in cells of a table that are empty."""
+"""Cells of a table: what stands in those that are empty, and what each is worth given the others of its row."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,15 +7,18 @@ import torch
 from torch import Tensor
 
 from narrows import draws
-from narrows.contract import repeated
+from narrows.contract import Code, repeated
 from narrows.data import Rows
 from narrows.evaluate.common import Mean, batches
 from narrows.evaluate.likelihood import BUDGET, refuse_unweighed
-from narrows.likelihoods import Columns
+from narrows.likelihoods import Columns, cells
 from narrows.models import Model
 from narrows.objectives import log_weights
 
-__all__ = ["Imputed", "Rehearsal", "impute", "rehearse"]
+__all__ = ["Blame", "Imputed", "Rehearsal", "blame", "impute", "rehearse"]
+
+VARIANTS = 8  # groups of columns that are hidden in turn: more draw the code no better
+ALONE = 1000  # draws from the prior
 
 
 class Imputed(NamedTuple):
@@ -64,37 +67,146 @@ def impute(model: Model, data: Rows | Tensor, samples: int = 200, m: int = 1, se
             px, code = model(batch.x, batch.context, samples)
             distortion, rate = log_weights(px, code, batch.target, seen)
             w = (-distortion - rate).double().view(samples, -1).softmax(0).to(code.z.dtype)  # (K, B)
-            point = _point(px, w, model.likelihood)
+            each = w[..., None].expand(-1, -1, model.shape[0])
+            points, sure = _point(px, each, model.likelihood, (0.5, 0.05, 0.95))
             taken = torch.multinomial(w.T, m, replacement=True).T  # (m, B)
             z = code.z.view(samples, len(seen), -1)[taken, torch.arange(len(seen), device=taken.device)]
             context = None if batch.context is None else repeated(batch.context, m)
             made = model.decode(z.flatten(0, 1), context).sample().view(m, *seen.shape)
-            cells = [torch.where(seen, batch.target, part) for part in (*point[:3], made)]
-            sure = torch.where(seen, 1.0, point[3])
+            cells = [torch.where(seen, batch.target, part) for part in (*points, made)]
+            sure = torch.where(seen, 1.0, sure)
             found.append(tuple(t.cpu() for t in (*cells[:3], sure, cells[3], 1 / w.square().sum(0))))
     return Imputed(*(torch.cat(parts, max(parts[0].dim() - 2, 0)) for parts in zip(*found, strict=True)))
 
 
-def _point(px: Any, w: Tensor, likelihood: Columns) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Likeliest or median, 5 %, 95 %, and probability, (B, columns) each, for weights w (K, B)."""
-    shape = (w.shape[1], len(likelihood.columns))
-    values, low, high = (w.new_zeros(shape) for _ in range(3))
-    sure = w.new_full(shape, math.nan)
+def _point(px: Any, w: Tensor, likelihood: Columns, shares: tuple[float, ...] = (0.5,)) -> tuple[Tensor, Tensor]:
+    """Likeliest or quantiles (shares, B, columns), and probability (B, columns), for weights w (K, B, columns)."""
+    values = w.new_zeros(len(shares), *w.shape[1:])
+    sure = w.new_full(w.shape[1:], math.nan)
     base = px.base_dist
     if len(likelihood.chosen):
-        p = torch.einsum("kb,kbcj->bcj", w, base.log_classes.exp().unflatten(0, w.shape))
+        p = torch.einsum("kbc,kbcj->bcj", w[..., likelihood.chosen], base.log_classes.exp().unflatten(0, w.shape[:2]))
         top = p.max(-1)
         sure[:, likelihood.chosen] = top.values
-        for part in (values, low, high):
-            part[:, likelihood.chosen] = top.indices.to(w.dtype)
+        values[..., likelihood.chosen] = top.indices.to(w.dtype)
     if len(likelihood.counted):
-        drawn = base.sample()[:, likelihood.counted].unflatten(0, w.shape)  # (K, B, numbers)
-        drawn, order = drawn.sort(0)
-        heaped = w[:, :, None].expand_as(drawn).gather(0, order).cumsum(0)
-        for part, share in ((low, 0.05), (values, 0.5), (high, 0.95)):
-            at = (heaped < share * heaped[-1]).sum(0, keepdim=True).clamp_max(len(drawn) - 1)
-            part[:, likelihood.counted] = drawn.gather(0, at)[0]
-    return values, low, high, sure
+        for share, part in zip(shares, values, strict=True):
+            part[:, likelihood.counted] = base.quantile(share, w[..., likelihood.counted])
+    return values, sure
+
+
+class Blame(NamedTuple):
+    """What each cell is worth given the others of its row, (n, columns) each; NaN where a cell is empty."""
+
+    nats: Tensor  # -log p(x_c | x_rest): how unlikely the cell is, given the others
+    alone: Tensor  # -log p(x_c): the same of one that knows nothing of the row
+    values: Tensor  # what was seen, in model units
+    expected: Tensor  # given the others: the likeliest category, the median (of a plain table the mean)
+    sure: Tensor  # probability of the category that is expected; NaN for a number
+    effective_sample_size: Tensor  # of the draws, from 1: near 1 a figure hangs on one of them
+
+    @property
+    def excess(self) -> Tensor:
+        """`nats` - `alone`, by which columns are ranked: what is left of a cell's nats where others make it likely."""
+        return self.nats - self.alone
+
+
+@torch.no_grad()
+def blame(model: Model, data: Rows | Tensor, samples: int = 256, seed: int = 0) -> Blame:
+    r"""How unlikely each cell of a row is, given the others, and what the others make one expect in its place.
+
+    .. math:: p(x_c \mid x_{-c}) = \frac{\sum_k w_k}{\sum_k w_k / p(x_c \mid z_k)}, \quad
+              w_k = \frac{p(z_k) \prod_j p(x_j \mid z_k)}{\bar q(z_k)}, \quad
+              z_k \sim \bar q = \tfrac1G \textstyle\sum_g q(z \mid x_{-g})
+
+    The encoder is shown the row with each group g of columns hidden in turn (empty in a table of mixed columns, at the
+    mean otherwise), and all that it says together is the proposal for every cell: right in the limit of many
+    `samples`, whatever q is, and all draws serve all cells. Where q scores its own draws only, as in a ladder, a cell
+    is served by those that have not seen it. Draws are the same for every row, so that a row is blamed alike whatever
+    stands beside it.
+
+    Columns differ in what they cost on average, so nats are no ranking: a number on a fine grid is never likely. The
+    `excess` over what the cell costs alone is: log p(x_c) - log p(x_c | x_rest) is the log of how much likelier the row
+    becomes if this cell is taken to be another row's, the most powerful test of that (Neyman & Pearson, 1933).
+
+    Arguments: rows (n, columns) in model units; `samples` draws of the code for each row, in all.
+    Raises: TypeError for a model whose draws cannot be weighed; ValueError for rows that are no rows of a table.
+    Reference: for the mixture as proposal, Veach & Guibas 1995, "Optimally combining sampling techniques", equation 10.
+
+    Example:
+        >>> from narrows.recipes import vae
+        >>> from narrows.likelihoods import Gaussian
+        >>> found = blame(vae((5,), latent=2, likelihood=Gaussian)[0], torch.randn(3, 5))
+        >>> found.nats.shape, found.excess.argsort(1, descending=True).shape
+        (torch.Size([3, 5]), torch.Size([3, 5]))
+    """
+    if len(model.shape) != 1:
+        raise ValueError(f"cells are blamed in rows of a table, of shape (columns,); these have shape {model.shape}")
+    refuse_unweighed(model, "blame")
+    if not model.density:
+        raise TypeError(
+            "what a cell is worth given the others needs the density of a code, and this model's code has none. Use "
+            "recipe vae or another one whose code has a rate"
+        )
+    columns, wants = model.shape[0], math.prod(model.likelihood.wants)
+    variants = min(columns, VARIANTS)
+    hiding = torch.arange(columns)[None] % variants == torch.arange(variants)[:, None]  # (V, columns)
+    each = -(-samples // variants)
+    found: list[tuple[Tensor, ...]] = []
+    usual = None if model.context else _usual(model, None, seed)
+    for batch in batches(model, data, max(1, BUDGET // (wants * each * variants))):
+        seen = ~batch.target.isnan()
+        told = [None] * len(seen) if batch.context is None else batch.context
+        usuals = [usual or _usual(model, row, seed) for row in told]
+        alone = torch.stack([_alone(px, x) for px, x in zip(usuals, batch.target.nan_to_num(0.0), strict=True)])
+        empty = torch.nan if isinstance(model.likelihood, Columns) else usuals[0].mean.mean(0)
+        with draws.seeded(seed, 37, 0), draws.common():
+            codes = [
+                model.encode(torch.where(hidden, empty, batch.x), batch.context, each, draw=True)
+                for hidden in hiding.to(batch.x.device)
+            ]
+        px: Any = model.decode(torch.cat([code.z for code in codes]), batch.context)
+        score = cells(px, repeated(batch.target.nan_to_num(0.0), each * variants)).double()
+        score = torch.where(seen, score.unflatten(0, (-1, len(seen))), 0.0)  # (K, B, columns)
+        joint = (score.sum(-1) + _priced(codes, len(seen)))[..., None]  # (K, B, 1): log p(x, z) - log q(z)
+        if codes[0].q is None:  # for each cell the draws that have not seen it
+            own = hiding.repeat_interleave(each, 0)[:, None]  # (K, 1, columns)
+            joint = torch.where(own.to(joint.device), joint, -math.inf)
+        rest = joint - score  # (K, B, columns): without the cell
+        nats = rest.logsumexp(0) - joint.logsumexp(0)
+        w = rest.softmax(0)
+        if isinstance(model.likelihood, Columns):
+            (expected,), sure = _point(px, w.to(px.base_dist.log_weights.dtype), model.likelihood)
+        else:
+            expected = (w * px.mean.unflatten(0, w.shape[:2])).sum(0)
+            sure = torch.full_like(expected, math.nan)
+        parts = (nats, alone, batch.target, expected, sure, 1 / w.square().sum(0))
+        found.append(tuple(torch.where(seen, part.float(), torch.nan).cpu() for part in parts))
+    return Blame(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _usual(model: Model, context: Tensor | None, seed: int) -> Any:
+    """p(x|z) of draws from the prior, for one context (C,) or none: together what is known without a row."""
+    with draws.seeded(seed, 41, 0):
+        told = None if context is None else context.expand(ALONE, -1)
+        return model.decode(model.draw(ALONE, told), told)
+
+
+def _alone(usual: Any, x: Tensor) -> Tensor:
+    """-log p(x_c) of the cells of one row (columns,)."""
+    return math.log(ALONE) - cells(usual, x.expand(ALONE, -1)).double().logsumexp(0)
+
+
+def _priced(codes: list[Code], rows: int) -> Tensor:
+    """Log p(z) - log q(z) of all draws, (K, B): q is the mean of what was said of the row with each part of it hidden,
+    or where that scores none but its own draws, what drew it.
+    """
+    if codes[0].q is None or codes[0].p is None:
+        scored = [code.densities() for code in codes]
+        return torch.cat([(p - q).unflatten(0, (-1, rows)) for q, p in scored]).double()  # type: ignore[misc]
+    z = torch.cat([code.z for code in codes]).unflatten(0, (-1, rows))
+    mixed = torch.stack([code.q.log_prob(z).double() for code in codes]).logsumexp(0)  # type: ignore[union-attr]
+    return codes[0].p.log_prob(z).double() - mixed
 
 
 class Rehearsal(NamedTuple):
