@@ -11,14 +11,16 @@ from narrows.contract import Code, repeated
 from narrows.data import Rows
 from narrows.evaluate.common import Mean, batches
 from narrows.evaluate.likelihood import BUDGET, refuse_unweighed
-from narrows.likelihoods import Columns, cells
+from narrows.likelihoods import Columns, Likelihood, cells
+from narrows.likelihoods.columns import Numbers
 from narrows.models import Model
 from narrows.objectives import log_weights
 
 __all__ = ["Blame", "Imputed", "Rehearsal", "blame", "impute", "rehearse"]
 
-VARIANTS = 8  # groups of columns that are hidden in turn: more draw the code no better
 ALONE = 1000  # draws from the prior
+TINY = 1e-7  # a probability that is no smaller in sums of float32
+VARIANTS = 8  # groups of columns that are hidden in turn: more draw the code no better
 
 
 class Imputed(NamedTuple):
@@ -68,7 +70,7 @@ def impute(model: Model, data: Rows | Tensor, samples: int = 200, m: int = 1, se
             distortion, rate = log_weights(px, code, batch.target, seen)
             w = (-distortion - rate).double().view(samples, -1).softmax(0).to(code.z.dtype)  # (K, B)
             each = w[..., None].expand(-1, -1, model.shape[0])
-            points, sure = _point(px, each, model.likelihood, (0.5, 0.05, 0.95))
+            points, sure = _point(model.likelihood, *_mixed(px, each, model.likelihood), 0.5, 0.05, 0.95)
             taken = torch.multinomial(w.T, m, replacement=True).T  # (m, B)
             z = code.z.view(samples, len(seen), -1)[taken, torch.arange(len(seen), device=taken.device)]
             context = None if batch.context is None else repeated(batch.context, m)
@@ -79,19 +81,25 @@ def impute(model: Model, data: Rows | Tensor, samples: int = 200, m: int = 1, se
     return Imputed(*(torch.cat(parts, max(parts[0].dim() - 2, 0)) for parts in zip(*found, strict=True)))
 
 
-def _point(px: Any, w: Tensor, likelihood: Columns, shares: tuple[float, ...] = (0.5,)) -> tuple[Tensor, Tensor]:
-    """Likeliest or quantiles (shares, B, columns), and probability (B, columns), for weights w (K, B, columns)."""
-    values = w.new_zeros(len(shares), *w.shape[1:])
-    sure = w.new_full(w.shape[1:], math.nan)
+def _mixed(px: Any, w: Tensor, likelihood: Columns, most: int | None = None) -> tuple[Tensor, Numbers]:
+    """Probabilities of classes (B, categories, most) and mixtures of numbers, for weights w (K, B, columns)."""
     base = px.base_dist
+    p = base.log_classes.exp().unflatten(0, w.shape[:2])  # (K, B, categories, most)
+    p = torch.einsum("kbc,kbcj->bcj", w[..., likelihood.chosen], p)
+    return p, base.numbers(w[..., likelihood.counted], most)
+
+
+def _point(likelihood: Columns, p: Tensor, numbers: Numbers, *shares: float) -> tuple[Tensor, Tensor]:
+    """Likeliest or quantiles (shares, B, columns), and probability of the category (B, columns)."""
+    shape = (len(p), len(likelihood.columns))
+    values, sure = p.new_zeros(len(shares), *shape), p.new_full(shape, math.nan)
     if len(likelihood.chosen):
-        p = torch.einsum("kbc,kbcj->bcj", w[..., likelihood.chosen], base.log_classes.exp().unflatten(0, w.shape[:2]))
         top = p.max(-1)
         sure[:, likelihood.chosen] = top.values
-        values[..., likelihood.chosen] = top.indices.to(w.dtype)
+        values[..., likelihood.chosen] = top.indices.to(p.dtype)
     if len(likelihood.counted):
         for share, part in zip(shares, values, strict=True):
-            part[:, likelihood.counted] = base.quantile(share, w[..., likelihood.counted])
+            part[:, likelihood.counted] = numbers.quantile(share)
     return values, sure
 
 
@@ -100,15 +108,16 @@ class Blame(NamedTuple):
 
     nats: Tensor  # -log p(x_c | x_rest): how unlikely the cell is, given the others
     alone: Tensor  # -log p(x_c): the same of one that knows nothing of the row
+    tail: Tensor  # -log of the probability, given the others, of a class no likelier, of a number as far out
     values: Tensor  # what was seen, in model units
     expected: Tensor  # given the others: the likeliest category, the median (of a plain table the mean)
     sure: Tensor  # probability of the category that is expected; NaN for a number
     effective_sample_size: Tensor  # of the draws, from 1: near 1 a figure hangs on one of them
 
     @property
-    def excess(self) -> Tensor:
-        """`nats` - `alone`, by which columns are ranked: what is left of a cell's nats where others make it likely."""
-        return self.nats - self.alone
+    def evidence(self) -> Tensor:
+        """By which columns are ranked: nats that speak for a value of another row, of those as odd here as this one."""
+        return self.nats - self.alone + self.tail
 
 
 @torch.no_grad()
@@ -125,9 +134,13 @@ def blame(model: Model, data: Rows | Tensor, samples: int = 256, seed: int = 0) 
     is served by those that have not seen it. Draws are the same for every row, so that a row is blamed alike whatever
     stands beside it.
 
-    Columns differ in what they cost on average, so nats are no ranking: a number on a fine grid is never likely. The
-    `excess` over what the cell costs alone is: log p(x_c) - log p(x_c | x_rest) is the log of how much likelier the row
-    becomes if this cell is taken to be another row's, the most powerful test of that (Neyman & Pearson, 1933).
+    Columns differ in what they cost, so nats are no ranking: a number on a fine grid is never likely. Their `evidence`
+    is the logarithm of a Bayes factor, of a cell that was taken from another row against one that belongs here,
+
+    .. math:: \log \frac{p(x_c) / T}{p(x_c \mid x_{-c})}, \quad T = P(\text{a value as unlikely as } x_c \mid x_{-c})
+
+    where T stands for the share of other rows' values that would be as odd here: exact where the others say nothing of
+    the column, and what makes a rare value count there. benchmarks/README.md has it beside other rankings.
 
     Arguments: rows (n, columns) in model units; `samples` draws of the code for each row, in all.
     Raises: TypeError for a model whose draws cannot be weighed; ValueError for rows that are no rows of a table.
@@ -137,7 +150,7 @@ def blame(model: Model, data: Rows | Tensor, samples: int = 256, seed: int = 0) 
         >>> from narrows.recipes import vae
         >>> from narrows.likelihoods import Gaussian
         >>> found = blame(vae((5,), latent=2, likelihood=Gaussian)[0], torch.randn(3, 5))
-        >>> found.nats.shape, found.excess.argsort(1, descending=True).shape
+        >>> found.nats.shape, found.evidence.argsort(1, descending=True).shape
         (torch.Size([3, 5]), torch.Size([3, 5]))
     """
     if len(model.shape) != 1:
@@ -153,16 +166,16 @@ def blame(model: Model, data: Rows | Tensor, samples: int = 256, seed: int = 0) 
     hiding = torch.arange(columns)[None] % variants == torch.arange(variants)[:, None]  # (V, columns)
     each = -(-samples // variants)
     found: list[tuple[Tensor, ...]] = []
-    usual = None if model.context else _usual(model, None, seed)
+    mixed = isinstance(model.likelihood, Columns)
+    nothing = None if model.context else _usual(model, None, seed)
     for batch in batches(model, data, max(1, BUDGET // (wants * each * variants))):
         seen = ~batch.target.isnan()
         told = [None] * len(seen) if batch.context is None else batch.context
-        usuals = [usual or _usual(model, row, seed) for row in told]
-        alone = torch.stack([_alone(px, x) for px, x in zip(usuals, batch.target.nan_to_num(0.0), strict=True)])
-        empty = torch.nan if isinstance(model.likelihood, Columns) else usuals[0].mean.mean(0)
+        usual = [nothing or _usual(model, row, seed) for row in told]
+        middle = torch.nan if mixed else torch.stack([px0.mean.mean(0) for px0 in usual])
         with draws.seeded(seed, 37, 0), draws.common():
             codes = [
-                model.encode(torch.where(hidden, empty, batch.x), batch.context, each, draw=True)
+                model.encode(torch.where(hidden, middle, batch.x), batch.context, each, draw=True)
                 for hidden in hiding.to(batch.x.device)
             ]
         px: Any = model.decode(torch.cat([code.z for code in codes]), batch.context)
@@ -175,12 +188,9 @@ def blame(model: Model, data: Rows | Tensor, samples: int = 256, seed: int = 0) 
         rest = joint - score  # (K, B, columns): without the cell
         nats = rest.logsumexp(0) - joint.logsumexp(0)
         w = rest.softmax(0)
-        if isinstance(model.likelihood, Columns):
-            (expected,), sure = _point(px, w.to(px.base_dist.log_weights.dtype), model.likelihood)
-        else:
-            expected = (w * px.mean.unflatten(0, w.shape[:2])).sum(0)
-            sure = torch.full_like(expected, math.nan)
-        parts = (nats, alone, batch.target, expected, sure, 1 / w.square().sum(0))
+        alone = torch.stack([_alone(px0, x) for px0, x in zip(usual, batch.target.nan_to_num(0.0), strict=True)])
+        guess = _guess(px, w.to(batch.x.dtype), batch.target.nan_to_num(0.0), model.likelihood)
+        parts = (nats, alone, guess[2], batch.target, *guess[:2], 1 / w.square().sum(0))
         found.append(tuple(torch.where(seen, part.float(), torch.nan).cpu() for part in parts))
     return Blame(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
@@ -195,6 +205,27 @@ def _usual(model: Model, context: Tensor | None, seed: int) -> Any:
 def _alone(usual: Any, x: Tensor) -> Tensor:
     """-log p(x_c) of the cells of one row (columns,)."""
     return math.log(ALONE) - cells(usual, x.expand(ALONE, -1)).double().logsumexp(0)
+
+
+def _guess(px: Any, w: Tensor, x: Tensor, likelihood: Likelihood) -> tuple[Tensor, Tensor, Tensor]:
+    """What is expected, how surely, and -log of the tail at x, (B, columns) each, for weights w (K, B, columns)."""
+    if isinstance(likelihood, Columns):
+        p, numbers = _mixed(px, w, likelihood, most=64)
+        (expected,), sure = _point(likelihood, p, numbers, 0.5)
+        tail = torch.ones_like(expected)
+        if len(likelihood.chosen):
+            own = p.gather(-1, x[:, likelihood.chosen, None].long().clamp(0, p.shape[-1] - 1))
+            tail[:, likelihood.chosen] = (p * (p <= own * (1 + 1e-5))).sum(-1)
+        if len(likelihood.counted):
+            v = x[:, likelihood.counted]
+            numbers = px.base_dist.numbers(w[..., likelihood.counted])  # all: what is rare is of a few draws
+            tail[:, likelihood.counted] = 2 * torch.minimum(numbers.below(v), 1 - numbers.below(v, inclusive=False))
+    else:
+        mean, variance = (t.unflatten(0, w.shape[:2]) for t in (px.mean, px.variance))
+        expected = (w * mean).sum(0)
+        deviation = (w * (variance + (mean - expected).square())).sum(0).sqrt()
+        sure, tail = torch.full_like(expected, math.nan), torch.erfc((x - expected).abs() / deviation / math.sqrt(2))
+    return expected, sure, -tail.clamp(TINY, 1).log()
 
 
 def _priced(codes: list[Code], rows: int) -> Tensor:
