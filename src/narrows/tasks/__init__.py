@@ -1,12 +1,25 @@
 """What a trained model is for: walks through the code, projections, priors that make it generative (more to come)."""
 
-from narrows.tasks.cells import Blame, Imputed, Rehearsal, blame, impute, rehearse
+from narrows.tasks.cells import (
+    Blame,
+    Cleaned,
+    Cleaning,
+    Imputed,
+    Rehearsal,
+    blame,
+    denoise,
+    impute,
+    rehearse,
+    rehearse_denoising,
+)
 from narrows.tasks.codes import Projection, canonical_latent, fit_prior, project
 from narrows.tasks.rungs import redraw
 from narrows.tasks.walks import Moved, Traversal, arithmetic, interpolate, traverse
 
 __all__ = [
     "Blame",
+    "Cleaned",
+    "Cleaning",
     "Imputed",
     "Moved",
     "Projection",
@@ -15,11 +28,13 @@ __all__ = [
     "arithmetic",
     "blame",
     "canonical_latent",
+    "denoise",
     "fit_prior",
     "impute",
     "interpolate",
     "project",
     "redraw",
     "rehearse",
+    "rehearse_denoising",
     "traverse",
 ]
