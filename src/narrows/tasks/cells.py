@@ -374,10 +374,11 @@ class Cleaning(NamedTuple):
         gain = self.found.mean - self.rarest.mean
         error = math.hypot(self.found.standard_error, self.rarest.standard_error)
         word = "" if gain > 2 * error else "; WORSE, look for these" if gain < -2 * error else "; no clear difference"
+        ours, theirs = (f"{mean} right" if mean.mean >= 0 else "none" for mean in (self.right, self.frequent))  # or NaN
         return (
-            f"on {self.rows:,} held-out rows with {self.share:.0%} of their cells from other rows: found {self.found} "
-            f"(rare categories and far numbers: {self.rarest}{word}), sound cells replaced {self.false} "
-            f"({self.wrong}), categories put right {self.right} of those found (the most frequent: {self.frequent})"
+            f"on {self.rows:,} held-out rows with {self.share:.0%} of their cells from other rows: found {self.found}, "
+            f"sound cells replaced {self.false}, of the categories found {ours} (rare categories and far numbers: "
+            f"found {self.rarest}{word}, sound {self.wrong}, filled with the most frequent: {theirs})"
         )
 
 
