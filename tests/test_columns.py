@@ -401,17 +401,29 @@ def test_empty_cells_by_quadrature() -> None:
     assert bool((found.effective_sample_size >= 1).all())
 
 
-def test_a_table_is_filled_where_it_is_empty_and_nowhere_else(tmp_path: Any, capsys: Any, monkeypatch: Any) -> None:
-    """Values that the model never saw stay; each filled cell is listed; the rehearsal stands beside simple fillings."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: Any) -> Any:
+    """A folder with a table of a category that says much of a number, and of a run that learned it."""
+    folder = tmp_path_factory.mktemp("kinds")
     r = np.random.default_rng(2)
     kind = r.choice(list("abc"), 1000)
     number = np.round(np.where(kind == "a", 1.0, np.where(kind == "b", 5.0, 9.0)) + r.normal(0, 0.3, 1000), 2)
     table = pa.table({"id": [f"r{i}" for i in range(1000)], "kind": kind, "number": number})
-    parquet.write_table(table, "t.parquet")
-    data = nr.data.load("t.parquet", column={"kind": "category"}, test=0.3)
+    parquet.write_table(table, folder / "t.parquet")
+    data = nr.data.load(folder / "t.parquet", column={"kind": "category"}, test=0.3)
     model, objective = recipes.vae(**defaults.arguments(data, "vae", {"latent": 1}))
-    nr.fit(model, objective, data, training=nr.Training(epochs=60, lr=5e-3), folder="run", quiet=True)
+    nr.fit(model, objective, data, training=nr.Training(epochs=60, lr=5e-3), folder=folder / "run", quiet=True)
+    return folder
+
+
+def test_a_table_is_filled_where_it_is_empty_and_nowhere_else(
+    tmp_path: Any, capsys: Any, monkeypatch: Any, kinds: Any
+) -> None:
+    """Values that the model never saw stay; each filled cell is listed; the rehearsal stands beside simple fillings."""
+    monkeypatch.chdir(tmp_path)
+    run = str(kinds / "run")
+    loaded = nr.load(run)
+    model, data = loaded.model, loaded.data
     found = tasks.rehearse(model, data.train, data.test)
     assert found.categories.mean > 0.7 > 0.5 > found.frequent.mean  # in one of five rows the number is hidden too
     assert found.numbers.mean < 0.6 * found.median.mean
@@ -419,7 +431,7 @@ def test_a_table_is_filled_where_it_is_empty_and_nowhere_else(tmp_path: Any, cap
     holes = pa.table({"id": ["x", "y", "z"], "kind": ["a", None, "new"], "number": [None, 9.1, 1e6]})
     parquet.write_table(holes, "holes.parquet")
 
-    assert narrows("impute", "run", "holes.parquet", "--draws", "2", "--out", "full.parquet") == 0
+    assert narrows("impute", run, "holes.parquet", "--draws", "2", "--out", "full.parquet") == 0
     made = parquet.read_table("full.parquet")
     assert made.column("id").equals(holes.column("id"))
     assert made.column("kind").to_pylist() == ["a", "c", "new"]
@@ -436,7 +448,51 @@ def test_a_table_is_filled_where_it_is_empty_and_nowhere_else(tmp_path: Any, cap
     plain, _ = recipes.vae((3,), latent=1)
     with pytest.raises(TypeError, match="cells can be missing from rows of mixed columns"):
         nr.impute(plain, torch.zeros(2, 3))
-    bare = nr.data.load(r.normal(size=(50, 2)))
+    bare = nr.data.load(np.random.default_rng(2).normal(size=(50, 2)))
     nr.fit(*recipes.vae(**defaults.arguments(bare, "vae", {})), bare, training=SHORT, folder="bare", quiet=True)
     assert narrows("impute", "bare", "holes.parquet") == 1
     assert "learned from numbers alone" in capsys.readouterr().err
+
+
+def test_cells_that_the_others_speak_against_are_replaced(
+    tmp_path: Any, capsys: Any, monkeypatch: Any, kinds: Any
+) -> None:
+    """And no others: types, empty cells and what was set aside stay; each change is listed with its nats."""
+    monkeypatch.chdir(tmp_path)
+    run = str(kinds / "run")
+    odd = pa.table(
+        {
+            "id": ["v", "w", "x", "y", "z"],
+            "kind": pa.array(["a", "c", None, "b", "b"]).dictionary_encode(),
+            "number": [1.1, 9.2, 5.0, 4.9, 500.0],
+        }
+    )
+    parquet.write_table(odd, "odd.parquet")
+    assert narrows("denoise", run, "odd.parquet", "--rate", "0.01", "--samples", "64", "--out", "even.parquet") == 0
+    made = parquet.read_table("even.parquet")
+    assert made.column("id").equals(odd.column("id"))
+    assert made.column("kind").to_pylist() == odd.column("kind").to_pylist()
+    assert made.column("number").to_pylist()[:4] == [1.1, 9.2, 5.0, 4.9]
+    assert 3.0 < made.column("number")[4].as_py() < 7.0  # that of b
+    (listed,) = parquet.read_table("even-cells.parquet").to_pylist()
+    assert (listed["row"], listed["column"], listed["seen"]) == (4, "number", "500.0")
+    assert listed["expected"] == str(made.column("number")[4].as_py())
+    assert listed["nats"] > 5
+    said = capsys.readouterr().out
+    assert "replaced 1 cells of 1 columns in 1 of 5 rows: those with evidence above" in said
+    assert "of their cells from other rows: found" in said
+    assert narrows("denoise", run, "odd.parquet", "--rate", "0.0000001", "--out", "no.parquet") == 1
+    assert "held-out cells tell no share below" in capsys.readouterr().err
+    parquet.write_table(odd.slice(0, 2), "fine.parquet")
+    assert (
+        narrows("denoise", run, "fine.parquet", "--rate", "0.01", "--samples", "64", "--out", "fine-too.parquet") == 0
+    )
+    assert len(parquet.read_table("fine-too-cells.parquet")) == 0
+    loaded = nr.load(run)
+    few = {"rate": 0.01, "share": 0.1, "rows": 150, "samples": 64}
+    found = tasks.rehearse_denoising(loaded.model, loaded.data.train, loaded.data.test, **few)
+    assert found.found.mean > found.rarest.mean + 0.2, found  # of two that do not agree, either may be the odd one
+    assert found.false.mean < 0.05, found
+    assert "WORSE" not in str(found)
+    with pytest.raises(TypeError, match="cells are replaced in rows of mixed columns"):
+        tasks.denoise(recipes.vae((3,), latent=1)[0], torch.zeros(2, 3), nr.data.Rows(torch.zeros(9, 3)))

@@ -46,7 +46,7 @@ STAIRS = [
         "recipes",
     ),  # the equation ends here
     *("baselines", "data", "defaults", "evaluate", "tasks", "store", "training", "pictures", "plots", "report"),
-    *("export", "transfer", "verify", "references", "estimators"),
+    *("export", "transfer", "verify", "references", "estimators", "detectors"),
     *("cli", "__main__"),
 ]
 EQUATION = STAIRS[: STAIRS.index("recipes") + 1]

@@ -1090,6 +1090,27 @@ BUGS = [
         "log_w",
         "evaluate.py::test_a_posterior_too_narrow_hides_no_likelihood",
     ),
+    (
+        "a cell that speaks for itself when it is blamed",
+        "tasks/cells",
+        "rest = joint - score ",
+        "rest = joint - 0 * score ",
+        "blame.py::test_a_cell_of_plain_numbers_by_quadrature",
+    ),
+    (
+        "a row that is blamed by draws of its own",
+        "tasks/cells",
+        "draws.seeded(seed, 37, 0), draws.common()",
+        "draws.seeded(seed, 37, 0)",
+        "blame.py::test_a_row_is_blamed_alike_whatever_stands_beside_it",
+    ),
+    (
+        "a table whose sound cells are replaced too",
+        "tasks/cells",
+        "odd = (worst > threshold)",
+        "odd = (worst > -threshold)",
+        "columns.py::test_cells_that_the_others_speak_against_are_replaced",
+    ),
 ]
 
 

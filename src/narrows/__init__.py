@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         tasks,
     )
     from narrows.contract import Batch, Code, Pass, Terms
+    from narrows.detectors import AnomalyDetector
     from narrows.estimators import (
         AAE,
         AE,
@@ -97,6 +98,7 @@ _NAMES = {
     "AAE": "estimators",
     "AE": "estimators",
     "AnnealedVAE": "estimators",
+    "AnomalyDetector": "detectors",
     "BetaTCVAE": "estimators",
     "BetaVAE": "estimators",
     "CIWAE": "estimators",
@@ -164,6 +166,7 @@ __all__ = [
     "VQVAE2",
     "WAE",
     "AnnealedVAE",
+    "AnomalyDetector",
     "Autoencoder",
     "Batch",
     "BetaTCVAE",

@@ -1,6 +1,6 @@
-"""The cheap alternatives that every figure stands beside: PCA, and columns that know nothing of each other.
+"""The cheap alternatives that every figure stands beside: PCA, columns on their own, an isolation forest.
 
-Both are fitted on training rows in model units, flattened to (n, d).
+All are fitted on training rows in model units, flattened to (n, d).
 """
 
 import copy
@@ -14,7 +14,7 @@ from narrows.likelihoods import log_prob
 from narrows.likelihoods.counts import NegativeBinomialDistribution
 from narrows.pca import Pca, fit_pca
 
-__all__ = ["Cells", "Columns", "Pca", "fit_cells", "fit_columns", "fit_pca"]
+__all__ = ["Cells", "Columns", "Pca", "fit_cells", "fit_columns", "fit_pca", "isolation_forest"]
 
 
 class Columns(NamedTuple):
@@ -88,3 +88,11 @@ def _columns(x: Tensor, levels: int | None) -> Columns:
     counts = torch.ones(x.shape[1], levels, dtype=torch.float64)
     counts.scatter_add_(1, index.T, torch.ones_like(x.T))
     return Columns(mean, (counts / counts.sum(1, keepdim=True)).log(), std)
+
+
+def isolation_forest(train: Tensor, rows: Tensor, seed: int = 0) -> Tensor:
+    """How odd rows (n, d) are to scikit-learn's isolation forest of 100 trees on `train`, (n,): higher is stranger."""
+    from sklearn.ensemble import IsolationForest
+
+    forest = IsolationForest(random_state=seed).fit(train.double().cpu().numpy())
+    return -torch.from_numpy(forest.score_samples(rows.double().cpu().numpy()))

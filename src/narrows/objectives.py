@@ -174,6 +174,8 @@ class Objective(nn.Module):
         torch.Size([3])
     """
 
+    trim = 0.0  # share of a training batch, its rows of the greatest loss, that teaches nothing: see `Training.trim`
+
     def __init__(
         self,
         beta: float | Schedule = 1.0,
@@ -363,12 +365,15 @@ class Objective(nn.Module):
         else:
             value = self.gradient(self, model, batch, Draws(scored.px, scored.code, distortion, rate, weight))
         penalty = _average(penalty)  # (B,)
-        loss = (penalty - value).mean()  # the one mean over the batch; two of its neighbours belong to it:
+        each = penalty - value  # (B,)
+        if self.trim and self.training:
+            each = each.topk(len(each) - int(self.trim * len(each)), largest=False).values
+        loss = each.mean()  # the one mean over the batch; two of its neighbours belong to it:
         if self.free_bits:
             # max(r, free) = r + relu(free - r), so the same line serves every bound
-            each = code.rates.mean(0)  # (G,)
-            each = model.by_rung(each) if isinstance(model, Ladder) else each
-            loss = loss + beta * torch.relu(self.free_bits - each).sum()
+            rates = code.rates.mean(0)  # (G,)
+            rates = model.by_rung(rates) if isinstance(model, Ladder) else rates
+            loss = loss + beta * torch.relu(self.free_bits - rates).sum()
         if self.capacity:  # the bound's own rate gives way to its distance from the capacity
             mean = rate.mean()
             loss = loss - mean + beta * (mean - self.capacity(batch.step)).abs()

@@ -23,9 +23,9 @@ from narrows.store import Run
 from narrows.tasks import traverse
 from narrows.training import Training
 
-__all__ = ["command", "page", "summary"]
+__all__ = ["STYLE", "command", "page", "summary"]
 
-_STYLE = """
+STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2530;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2.2rem;border-bottom:1px solid #dde2e8}
 .verdict{font-size:1.05rem;background:#eef4fb;border-left:4px solid #2563a8;padding:.7rem 1rem}
@@ -91,7 +91,7 @@ def page(run: Run) -> str:
     body = "\n".join(sections)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(data.name)}: {escape(recipe)}</title>'
-        f"<style>{_STYLE}</style><body>{body}</body></html>\n"
+        f"<style>{STYLE}</style><body>{body}</body></html>\n"
     )
 
 

@@ -33,7 +33,19 @@ if TYPE_CHECKING:
     from narrows.export import Decode, Encode
     from narrows.plots import Plot
 
-__all__ = ["FORMAT", "Run", "load", "read_tensors", "seal", "unused", "verify", "write", "write_json", "write_tensors"]
+__all__ = [
+    "FORMAT",
+    "Run",
+    "digest",
+    "load",
+    "read_tensors",
+    "seal",
+    "unused",
+    "verify",
+    "write",
+    "write_json",
+    "write_tensors",
+]
 
 FORMAT = 1
 SUMS = "SHA256SUMS"
@@ -80,7 +92,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(about) if about else {}
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -90,7 +103,7 @@ def seal(folder: Path) -> None:
     files = [folder / name for name in ("config.json", "evaluation.json", "metrics.jsonl", "report.html")]
     files += [folder / "weights.safetensors", *sorted((folder / "checkpoint").glob("*"))]
     held = [f for f in files if f.exists() and not f.name.endswith(".part")]
-    lines = "".join(f"{_digest(f)}  {f.relative_to(folder).as_posix()}\n" for f in held)
+    lines = "".join(f"{digest(f)}  {f.relative_to(folder).as_posix()}\n" for f in held)
     write(folder / SUMS, f"{lines}{hashlib.sha256(lines.encode()).hexdigest()}  -\n".encode())
 
 
@@ -104,10 +117,10 @@ def verify(folder: Path) -> None:
     if last != f"{hashlib.sha256(''.join(lines).encode()).hexdigest()}  -\n":
         raise ValueError(f"{folder / SUMS} has been changed since it was written; restore the folder from a copy")
     for line in lines:
-        digest, name = line.rstrip("\n").split("  ", 1)
+        sealed, name = line.rstrip("\n").split("  ", 1)
         if not (folder / name).exists():
             raise ValueError(f"{folder / name} is missing; restore the folder from a copy")
-        if _digest(folder / name) != digest:
+        if digest(folder / name) != sealed:
             raise ValueError(f"{folder / name} has been changed since it was written; restore the folder from a copy")
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from narrows.cli import fit, judge, lists, use  # noqa: F401 (each joins the application)
+from narrows.cli import detect, fit, judge, lists, use  # noqa: F401 (each joins the application)
 from narrows.cli.app import app
 
 __all__ = ["app", "main"]

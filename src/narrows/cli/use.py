@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from narrows.store import Run
 
 __all__ = [
+    "denoise",
     "encode",
     "export",
     "features",
@@ -188,6 +189,54 @@ def impute(
         return  # what it learned from is not kept
     known = loaded.data
     typer.echo(str(nr.tasks.rehearse(loaded.model, known.train, known.test if len(known.test) else known.train)))
+
+
+@app.command()
+def denoise(
+    run: RunFolder,
+    data: Source,
+    rate: Annotated[float, typer.Option(help="share of sound cells that may be replaced")] = 0.001,
+    samples: Annotated[int, typer.Option(help="draws of the code for each row")] = 256,
+    seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    out: Out = None,
+) -> None:
+    """Replace improbable cells of the table DATA by what the others of their row make one expect; list the changes."""
+    import pyarrow
+    import torch
+
+    import narrows as nr
+    from narrows.plots import judged
+
+    loaded, source = nr.load(run), Path(data)
+    codec = loaded.scaling
+    if not isinstance(codec, nr.data.TableCodec):
+        raise ValueError(f"{run} learned from numbers alone; denoise replaces cells of a table of mixed columns")
+    if loaded.config["data"]["source"] == "array":
+        raise ValueError(
+            f"{run} learned from rows that are not kept, and held-out rows tell what is odd: train on a file, or call "
+            "nr.tasks.denoise(model, rows, held)"
+        )
+    known, held = loaded.data, judged(loaded.data)[0]
+    table = nr.data.whole(source)
+    rows = nr.data.like(loaded.config["data"], table)
+    found = nr.tasks.denoise(loaded.model, rows, held, rate, samples, seed)
+    where = torch.zeros(found.values.shape, dtype=torch.bool)
+    where[found.row, found.column] = True
+    out = out or Path(run) / f"{source.stem}-denoised{source.suffix if source.suffix == '.parquet' else '.csv'}"
+    made = codec.fill(table, found.values, where)
+    names = [codec.used[c].name for c in found.column.tolist()]
+    listed: dict[str, Any] = {"row": found.row.numpy(), "column": names}
+    for what, part in (("seen", table), ("expected", made)):
+        cells = zip(found.row.tolist(), names, strict=True)
+        listed[what] = pyarrow.array([str(part.column(name)[row].as_py()) for row, name in cells], pyarrow.string())
+    listed |= {"nats": found.nats.numpy(), "evidence": found.evidence.numpy()}
+    _mixed(made, out)
+    _mixed(pyarrow.table(listed), out.with_stem(f"{out.stem}-cells"))
+    typer.echo(
+        f"replaced {len(names):,} cells of {len(set(names))} columns in {len(found.row.unique()):,} of {len(table):,} "
+        f"rows: those with evidence above {found.threshold:.3g} nats, as {rate:.2g} of held-out cells have"
+    )
+    typer.echo(str(nr.tasks.rehearse_denoising(loaded.model, known.train, held, rate, samples=samples, seed=seed)))
 
 
 @app.command()

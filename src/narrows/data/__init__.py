@@ -6,7 +6,7 @@ from narrows.data.load import like, load, reload
 from narrows.data.named import names
 from narrows.data.rows import Rows, rows
 from narrows.data.scaling import Scaling
-from narrows.data.tables import whole
+from narrows.data.tables import pieces, whole
 
 __all__ = [
     "Data",
@@ -17,6 +17,7 @@ __all__ = [
     "like",
     "load",
     "names",
+    "pieces",
     "read_scaling",
     "reload",
     "rows",

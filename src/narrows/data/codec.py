@@ -226,14 +226,16 @@ class TableCodec:
         """`decode`, under the name that scalings of plain numbers have for it."""
         return self.decode(x)
 
-    def fill(self, source: Any, x: Tensor | NDArray[Any]) -> Any:
-        """The same table, as a pyarrow Table, its empty cells those of rows (n, columns) in model units."""
+    def fill(self, source: Any, x: Tensor | NDArray[Any], where: Tensor | None = None) -> Any:
+        """The same table, as a pyarrow Table, its empty cells, or those `where` (n, columns) says, from rows x
+        (n, columns) in model units.
+        """
         import pyarrow as pa
 
         table, made = _table(source), self.decode(x)
-        for column in self.used:
+        for number, column in enumerate(self.used):
             own = _plain(table.column(column.name))
-            lost = own.is_null(nan_is_null=True)
+            lost = own.is_null(nan_is_null=True) if where is None else pa.array(where[:, number].numpy())
             new = pa.compute.if_else(lost, _plain(made.column(column.name)).cast(own.type), own)
             table = table.set_column(table.column_names.index(column.name), column.name, new)
         return table

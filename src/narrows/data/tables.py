@@ -48,6 +48,14 @@ def whole(source: Any) -> Any:
     raise ValueError(f"a table is a .csv, .tsv or .parquet file, or a dataframe; got {source}")
 
 
+def pieces(path: Path, rows: int) -> Iterator[Any]:
+    """All columns of a .parquet file as pyarrow Tables of at most `rows` rows, one after the other."""
+    import pyarrow as pa
+
+    for batch in _batches(path, None, rows):
+        yield pa.Table.from_batches([batch])
+
+
 def from_csv(path: Path, options: Options, columns: list[str] | None = None) -> Found:
     """A .csv or .tsv file with a header line; the separator is the one that its first line has most of."""
     table, notes = _csv(path)
@@ -127,13 +135,13 @@ def _metadata(file: Path) -> Any:
         raise ValueError(_damaged(file)) from error
 
 
-def _batches(file: Path, names: list[str]) -> Iterator[Any]:
+def _batches(file: Path, names: list[str] | None, rows: int = 65_536) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(file, pre_buffer=False) as opened:  # else it holds all that it has read
-            yield from opened.iter_batches(columns=names)
+            yield from opened.iter_batches(rows, columns=names)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(_damaged(file)) from error
 

@@ -11,7 +11,7 @@ from torch.nn.functional import log_softmax, logsigmoid, one_hot, softplus
 
 from narrows.likelihoods.common import Likelihood
 
-__all__ = ["Column", "Columns"]
+__all__ = ["Column", "Columns", "Numbers"]
 
 
 class Column(NamedTuple):
@@ -237,6 +237,30 @@ class CellsDistribution(Distribution):
         share = self.log_shares[..., 1:].gather(-1, hit.to(torch.uint8).argmax(-1, keepdim=True)).squeeze(-1)
         return torch.where(hit.any(-1), torch.logaddexp(share, log_p), log_p)
 
+    def numbers(self, w: Tensor, most: int | None = None) -> "Numbers":
+        """The numbers under a mixture of these rows, weights w (K, B, numbers) over S = K * B; of at most `most` of
+        them, which then stand for the others by systematic resampling.
+        """
+        w = (w / w.sum(0)).to(self.centre.dtype)
+        if not len(self.layout.counted):
+            nothing = self.centre.new_zeros(*w.shape, self.layout.components)
+            return Numbers(nothing, nothing, nothing, nothing.new_zeros(*w.shape[1:], 0), self.layout)
+        shares, weights, centre, scale = (
+            t.unflatten(0, w.shape[:2])
+            for t in (self.log_shares.exp(), self.log_weights.exp(), self.centre, self.scale)
+        )
+        heaps = (w[..., None] * shares[..., 1:]).sum(0)
+        parts = (w * shares[..., 0])[..., None] * weights
+        if most is not None and len(w) > most:
+            order = (weights * centre).sum(-1).argsort(0)  # neighbours stand for each other
+            heaped = w.gather(0, order).movedim(0, -1).cumsum(-1)  # (B, numbers, K)
+            at = (torch.arange(most, dtype=w.dtype, device=w.device) + 0.5) / most
+            at = torch.searchsorted(heaped, at.expand(*heaped.shape[:-1], most).contiguous()).clamp_max(len(w) - 1)
+            taken = order.gather(0, at.movedim(-1, 0))[..., None].expand(-1, -1, -1, centre.shape[-1])
+            centre, scale, weights = (t.gather(0, taken) for t in (centre, scale, weights))
+            parts = weights * (shares[..., :1].gather(0, taken[..., :1]) / most)
+        return Numbers(parts, centre, scale, heaps, self.layout)
+
     @property
     def mean(self) -> Tensor:
         layout = self.layout
@@ -266,6 +290,39 @@ class CellsDistribution(Distribution):
             v = torch.where(which > 0, atom, v)
         out[..., layout.counted] = v
         return out
+
+
+class Numbers(NamedTuple):
+    """Mixtures of K draws for each number of B rows."""
+
+    parts: Tensor  # (K, B, numbers, components) probabilities, that of the atoms left out
+    centre: Tensor  # likewise
+    scale: Tensor
+    heaps: Tensor  # (B, numbers, atoms) probabilities
+    layout: Columns
+
+    def below(self, v: Tensor, inclusive: bool = True) -> Tensor:
+        """P(number <= v), or < v, for v (B, numbers); numbers between two places of the grid count as the nearer."""
+        step, atoms = self.layout.steps.to(v), self.layout.atoms.to(v)
+        edge = v + step / 2 if inclusive else v - step / 2
+        smooth = (self.parts * ((edge.asinh()[..., None] - self.centre) / self.scale).sigmoid()).sum((0, 3))
+        return smooth + (self.heaps * (atoms <= edge[..., None])).sum(-1)
+
+    def quantile(self, share: float) -> Tensor:
+        """The place on the grid below which no more than `share` lies, (B, numbers), by halving on asinh's scale."""
+        low, high = (self.centre - 20 * self.scale).amin((0, 3)), (self.centre + 20 * self.scale).amax((0, 3))
+        atoms = self.layout.atoms.to(low).asinh()  # (numbers, A), NaN where there are fewer
+        if atoms.shape[-1]:
+            most = atoms.nan_to_num(0.0).abs().amax(-1)
+            low, high = torch.minimum(low, -most), torch.maximum(high, most)
+        low, high = low.clamp(-40, 40), high.clamp(-40, 40)
+        for _ in range(32):
+            u = (low + high) / 2
+            below = (self.parts * ((u[..., None] - self.centre) / self.scale).sigmoid()).sum((0, 3))
+            below = below + (self.heaps * (atoms <= u[..., None])).sum(-1)
+            low, high = torch.where(below < share, u, low), torch.where(below < share, high, u)
+        step, origin = self.layout.steps.to(high), self.layout.origins.to(high)
+        return origin + step * ((high.sinh() - origin) / step).round()
 
 
 def _choice(log_p: Tensor, shape: torch.Size) -> Tensor:

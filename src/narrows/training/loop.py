@@ -113,6 +113,7 @@ def fit(
         valid = data.valid
     held = None if valid is None else as_rows(valid)
     objective.check(model)
+    objective.trim = training.trim
     _check_shape(model, rows)
     with world(device) as here, draws.seeded(training.seed, 2, 0):
         if training.compile and here.size > 1:

@@ -38,6 +38,13 @@ class Training(BaseModel):
     average: float = Field(
         0.0, ge=0, lt=1, description="share kept of the weights' running average, which is judged and kept; 0: none"
     )
+    trim: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of each batch, its rows of the greatest loss, that teaches nothing: where training rows "
+        "hold anomalies (Rousseeuw 1984, least trimmed squares)",
+    )
     patience: int = Field(10, ge=1, description="checks without a gain beyond one standard error before stopping")
     check: int | None = Field(None, ge=1, description="steps between checks; none: an epoch, at least 100 steps")
     seed: int = Field(0, ge=0, description="of data order and noise; a recipe has its own for the weights")
