@@ -20,8 +20,8 @@ from narrows.tasks.cells import Blame
 __all__ = ["SCORES", "Detector", "Threshold", "benjamini_hochberg", "reasons", "squash", "stretch"]
 
 SCORES = ("combined", "neighbours", "mahalanobis", "likelihood", "reconstruction", "error")
-BAGS, FEW, NEAR = 20, 64, 2  # the second nearest of 64 rows, twenty times over
-KNOWN = 4096  # rows that ranks, or a mean and covariance, are taken from
+BAGS, FEW, NEAR = 50, 64, 2  # the second nearest of 64 rows, fifty times over
+KNOWN = 4096  # rows that neighbours are drawn from, and as many for ranks or a mean and covariance
 DRAWS = 16  # of the code, for scores in nats
 
 
@@ -54,7 +54,7 @@ class Detector:
     - "likelihood": -log p(x) in nats; "reconstruction": -log p(x|z) for z from q(z|x) in nats, the reconstruction
       probability (An & Cho 2015); "error": squared error of the reconstruction, of numbers only.
 
-    A distance to neighbours is that to the second nearest of 64 training rows, averaged over 20 such draws: among so
+    A distance to neighbours is that to the second nearest of 64 training rows, averaged over 50 such draws: among so
     few rows anomalies that stand together are no neighbours of one another, and a row need not be compared with all.
     The detector keeps those rows, in model units.
 
@@ -99,7 +99,7 @@ class Detector:
         self.state: dict[str, Tensor] = {}
         with draws.seeded(seed, 31, 0):
             order = torch.randperm(len(train))
-            half = min(len(train) // 2, BAGS * FEW)  # no row is its own neighbour
+            half = min(len(train) // 2, KNOWN)  # no row is its own neighbour
             near, known = train.take(order[:half]), train.take(order[half : half + KNOWN])
             self._learn(near, known)
         self.state["held"] = self.score(held).sort().values
