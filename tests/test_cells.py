@@ -64,6 +64,22 @@ def test_rungs_are_shared_out_among_the_halves_of_an_image(shape, rungs, expecte
 
 
 @pytest.mark.parametrize(
+    ("shape", "patch", "expected"),
+    [((1, 8, 6), 1, (8, 6)), ((2, 9, 13), 4, (3, 4)), ((1, 17, 17), 8, (3, 3)), ((5,), 4, (1, 1))],
+    ids=str,
+)
+def test_the_largest_rungs_have_a_place_for_every_patch_and_step_over_no_pixel(shape, patch, expected):
+    model, _ = recipes.conv_ladder(shape, patch=patch, **{**SMALL, "rungs": 2})
+    assert model.posterior.place == expected
+    x = bits(1, *shape).float()
+    assert model(x).px.mean.shape == x.shape
+    with torch.enable_grad():
+        x.requires_grad_()
+        model.hidden(x).square().sum().backward()
+    assert (x.grad != 0).all()
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"rungs": (1, 1, 1, 1, 1)}, r"rungs=\(1, 1, 1, 1, 1\) are of 5 sizes, and rows of shape \(1, 8, 8\) have maps "
@@ -71,6 +87,7 @@ def test_rungs_are_shared_out_among_the_halves_of_an_image(shape, rungs, expecte
         ({"rungs": 0}, "rungs is their number, .* such as .* got rungs=0"),
         ({"rungs": (1, 0)}, r"how many there are of each size, top first, .* got rungs=\(1, 0\)"),
         ({"latent": 0}, "a code needs at least one unit; got latent=0"),
+        ({"patch": 3}, "a patch is a power of 2 high and wide: 1, 2, 4 ...; got patch=3"),
         ({"width": 0}, "width counts the channels of the way down, at least 1; got width=0"),
         ({"prior": StandardNormal}, "a prior of their own. Wrong: prior=StandardNormal; right: prior=Maps"),
     ],
@@ -85,7 +102,7 @@ def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(TypeError, match=r"shares the way down with its prior"):
         ResidualNormal(StandardNormal(4))
     for shapes in (((1, 8, 8), (7,)), ((4, 3, 3), (1, 1, 8, 8)), ((1, 8, 8), (17,))):
-        with pytest.raises(ValueError, match=r"Cells leads from an image to a map of half its .* Use network=Conv or"):
+        with pytest.raises(ValueError, match=r"Cells leads from an image to a map of its patches, .* Use"):
             Cells(*shapes)
 
 

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
 from narrows import recipes
+from narrows.activations import TopK
 from narrows.networks import Mlp, Residual
+from narrows.priors import Rungs
+from narrows.spec import restore
 
 close = torch.testing.assert_close
 
@@ -43,6 +46,16 @@ def test_a_residual_decoder_is_a_part_like_any_other():
     model, _ = recipes.vae((6,), latent=2, network=partial(Residual, width=8))
     again, _ = recipes.build(model.spec)
     assert repr(again) == repr(model)
+
+
+def test_what_a_part_takes_as_a_word_is_no_part():
+    """Leaky perceptrons between the rungs and around them are rebuilt; a recipe's own activation is still a part."""
+    leaky = partial(Mlp, hidden=(8,), activation="leaky", norm=True)
+    model, _ = recipes.ladder((6,), latent=3, network=leaky, prior=partial(Rungs, activation="tanh"))
+    assert repr(recipes.build(model.spec)[0]) == repr(model)
+    assert restore("activation", "TopK") is TopK
+    with pytest.raises(ValueError, match="there is no activation 'leaky'"):
+        restore("activation", "leaky")
 
 
 def test_what_no_network_can_be_is_refused():

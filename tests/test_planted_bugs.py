@@ -909,6 +909,20 @@ BUGS = [
         "cells.py::test_rungs_are_shared_out_among_the_halves_of_an_image",
     ),
     (
+        "the name of a bend looked up among sparse activations",
+        "spec",
+        "k: v if k in words else restore(k, v)",
+        "k: restore(k, v)",
+        "networks.py::test_what_a_part_takes_as_a_word_is_no_part",
+    ),
+    (
+        "convolution of patches that steps over pixels",
+        "networks/cells",
+        "self.times + 1 if self.times > 1",
+        "3 if self.times > 1",
+        "cells.py::test_the_largest_rungs_have_a_place_for_every_patch_and_step_over_no_pixel",
+    ),
+    (
         "prior of maps without its way past z",
         "priors/maps",
         "6, state + more",

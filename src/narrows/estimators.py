@@ -533,7 +533,7 @@ class ConvLadderVAE(_Estimator, recipe="conv_ladder"):
     """Ladder of maps: a code at several sizes for images (recipe `conv_ladder`).
 
     `latent` counts the channels of each rung's map, 4 where it is "auto"; `rungs` is their number, or how many there
-    are of each size, top first.
+    are of each size, top first; the largest have a place for every `patch` x `patch` pixels.
     """
 
 

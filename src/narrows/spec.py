@@ -100,7 +100,9 @@ def restore(argument: str, value: Any) -> Any:
     if name not in known or others:
         raise ValueError(misspelt(argument, name, known))
     part = getattr(module, name)
-    arguments = {k: restore(k, v) for k, v in arguments.items()}
+    takes = inspect.signature(part).parameters
+    words = {k for k in arguments if k in takes and takes[k].annotation is str}  # a network's activation="leaky"
+    arguments = {k: v if k in words else restore(k, v) for k, v in arguments.items()}
     try:
         if module in _BUILT:
             return part(**arguments)

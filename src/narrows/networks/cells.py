@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, gelu, interpolate, pixel_shuffle
+from torch.nn.functional import avg_pool2d, gelu, interpolate, linear, pixel_shuffle
 
 __all__ = ["Cell", "Cells", "halved", "image", "larger", "smaller"]
 
@@ -33,6 +34,18 @@ def halved(size: Size, times: int = 1) -> Size:
     return -(-size[0] // 2**times), -(-size[1] // 2**times)
 
 
+def shrunk(size: Size, patch: int) -> Size:
+    """A height and width in patches of a side that is a power of 2. Raises: ValueError for another side.
+
+    Example:
+        >>> shrunk((28, 45), 4)
+        (7, 12)
+    """
+    if patch < 1 or patch & (patch - 1):
+        raise ValueError(f"a patch is a power of 2 high and wide: 1, 2, 4 ...; got patch={patch}")
+    return halved(size, patch.bit_length() - 1)
+
+
 def smaller(x: Tensor) -> Tensor:
     """A map at half its height and width, rounded up: means of 2 x 2 places, of fewer at an odd edge."""
     return avg_pool2d(x, 2, ceil_mode=True)
@@ -41,6 +54,15 @@ def smaller(x: Tensor) -> Tensor:
 def larger(x: Tensor, size: Size) -> Tensor:
     """A map at twice its height and width, or at one less of either, `size`: every place stands for 2 x 2."""
     return interpolate(x, scale_factor=2.0)[..., : size[0], : size[1]]
+
+
+def mapped(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution of a map whose channels lie side by side in memory; one of 1 x 1 is an affine map of each place,
+    which takes half the time so, or less: on small maps a convolution is mostly its own overhead.
+    """
+    if layer.kernel_size == (1, 1):
+        return linear(x.movedim(1, -1), layer.weight.flatten(1), layer.bias).movedim(-1, 1)
+    return layer(x)
 
 
 class Cell(nn.Module):
@@ -75,26 +97,26 @@ class Cell(nn.Module):
         kernel = 3 if max(size) > 2 else 1
         widths = ((inputs, inner, 1), (inner, inner, kernel), (inner, inner, kernel), (inner, outputs, 1))
         layers = [nn.Conv2d(a, b, k, padding=k // 2) for a, b, k in widths]
-        self.layers = nn.ModuleList(layers)
+        self.layers: Any = nn.ModuleList(layers)
         with torch.no_grad():
             layers[-1].weight.mul_(scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x
+        y = x = x.contiguous(memory_format=torch.channels_last)
         for layer in self.layers:
-            y = layer(gelu(y))
+            y = mapped(layer, gelu(y))
         return x + y if self.residual else y
 
 
 class Cells(nn.Module):
-    """An image to a map of half its height and width, by a strided convolution and residual cells; or a map back.
+    """An image to a map of its patches, by a strided convolution and residual cells; or a map back.
 
-    The cells are as wide as the map, and the way back ends in a shuffle of pixels. The map of an encoder is flat, as
-    codes are: its numbers are those of width x h x w. A row that is no image is one pixel of many channels, and so is
-    its map. Context is added to every place of the map.
+    The cells are as wide as the map, a place for every `patch` x `patch` pixels, and the way back ends in a shuffle of
+    pixels. The map of an encoder is flat, as codes are: its numbers are those of width x h x w. A row that is no image
+    is one pixel of many channels, and so is its map. Context is added to every place of the map.
 
     Shapes: (S, *inputs), context (S, context) or None -> (S, width h w); or (S, width, h, w) -> (S, *outputs).
-    Raises: ValueError for numbers that make no map of half the image's size, or a map that is not of it or of a half.
+    Raises: ValueError for numbers that make no map of the image's patches, or a map that is of no such size.
     Reference: for the shuffle Shi et al. 2016, arXiv:1609.05158, section 3.2.
 
     Example:
@@ -104,7 +126,9 @@ class Cells(nn.Module):
         torch.Size([5, 2, 3, 30, 45])
     """
 
-    def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...], context: int = 0, depth: int = 1) -> None:
+    def __init__(
+        self, inputs: tuple[int, ...], outputs: tuple[int, ...], context: int = 0, depth: int = 1, patch: int = 2
+    ) -> None:
         super().__init__()
         self.up, self.outputs = len(outputs) > 1, tuple(outputs)
         wide, *size = image(outputs if self.up else inputs)
@@ -112,13 +136,13 @@ class Cells(nn.Module):
         if self.up:
             width, *place = self.inputs = image(inputs)
         else:
-            self.inputs, place = image(inputs), list(halved(self.size))
+            self.inputs, place = image(inputs), list(shrunk(self.size, patch))
             width = math.prod(outputs) // math.prod(place)
         halvings = next((n for n in range(17) if halved(self.size, n) == tuple(place)), None)
         if halvings is None or not width or (not self.up and math.prod(outputs) % math.prod(place)):
             raise ValueError(
-                "Cells leads from an image to a map of half its height and width, rounded up, or from a map back to "
-                f"the image; got {tuple(inputs)} -> {tuple(outputs)}. Use network=Conv or Mlp for other shapes"
+                f"Cells leads from an image to a map of its patches, {patch} x {patch}, or from a map of patches back "
+                f"to the image; got {tuple(inputs)} -> {tuple(outputs)}. Use network=Conv or Mlp for other shapes"
             )
         self.times, own = 2**halvings, (place[0], place[1])
         self.told = nn.Linear(context, width, bias=False) if context else None
@@ -127,7 +151,7 @@ class Cells(nn.Module):
         if self.up:
             self.last = nn.Conv2d(width, wide * self.times**2, flat, padding=flat // 2)
         else:
-            kernel = 3 if self.times > 1 else flat
+            kernel = self.times + 1 if self.times > 1 else flat  # no pixel is stepped over
             self.last = nn.Conv2d(wide, width, kernel, stride=self.times, padding=kernel // 2)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -1,37 +1,40 @@
 """A prior that runs down rungs of maps: latent images of several sizes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from narrows.networks.cells import Cell, halved, image, larger
+from narrows.networks.cells import Cell, halved, image, larger, mapped, shrunk
 from narrows.priors.fixed import ONE
 from narrows.priors.rungs import Hierarchy
 
 __all__ = ["Maps", "sizes"]
 
 
-def sizes(shape: Sequence[int], rungs: int | Sequence[int]) -> tuple[tuple[int, int], ...]:
+def sizes(shape: Sequence[int], rungs: int | Sequence[int], patch: int = 2) -> tuple[tuple[int, int], ...]:
     """Height and width of every rung, top first, for rows of a shape.
 
-    The bottom rungs are half as high and wide as the image, rounded up, and each further size is half of the last. A
+    The bottom rungs have a place for every `patch` x `patch` pixels, and each further size is half of the last. A
     sequence says how many rungs there are of each size, top first; a number is shared out among the sizes of more than
     3 places a side and the next, the larger ones first. Rows that are no image have one size, 1 x 1.
 
-    Raises: ValueError for no rungs, or for more sizes than the image has halves.
+    Raises: ValueError for no rungs, more sizes than the image has halves, or a patch whose side is no power of 2.
 
     Example:
         >>> sizes((1, 28, 28), 4)
         ((4, 4), (7, 7), (14, 14), (14, 14))
+        >>> sizes((1, 28, 28), 4, patch=4)
+        ((4, 4), (4, 4), (7, 7), (7, 7))
         >>> sizes((3, 32, 45), (1, 2))
         ((8, 12), (16, 23), (16, 23))
         >>> sizes((20,), 2)
         ((1, 1), (1, 1))
     """
     size = image(shape)[1:]
-    there = [halved(size)] if max(size) > 1 else [(1, 1)]  # bottom first
+    there = [shrunk(size, patch)]  # bottom first
     while there[-1] != (1, 1):
         there.append(halved(there[-1]))
     if isinstance(rungs, int):
@@ -63,7 +66,7 @@ class Maps(Hierarchy):
     larger. Every rung has `latent` channels on each of its places.
 
     Arguments:
-        latent: channels of each rung. `shape` of a row, `rungs`: see `sizes`.
+        latent: channels of each rung. `shape` of a row, `rungs`, `patch`: see `sizes`.
         width: channels of the state; `inner`, of the narrow convolutions in its cells.
 
     Shapes: () or (B,) with context, x (D,), D = latent x places; a state is (S, width, h, w).
@@ -82,6 +85,7 @@ class Maps(Hierarchy):
         latent: int,
         shape: tuple[int, ...] = (1, 28, 28),
         rungs: int | Sequence[int] = 4,
+        patch: int = 2,
         width: int = 64,
         inner: int | None = None,
         context: int = 0,
@@ -90,7 +94,7 @@ class Maps(Hierarchy):
             raise ValueError(f"a code needs at least one unit; got latent={latent}")
         if width < 1:
             raise ValueError(f"width counts the channels of the way down, at least 1; got width={width}")
-        self.sizes = sizes(shape, rungs)
+        self.sizes = sizes(shape, rungs, patch)
         super().__init__(tuple(latent * h * w for h, w in self.sizes), context)
         self.channels, self.width, self.inner = latent, width, inner
         self.gives = (width, *self.sizes[-1])
@@ -99,7 +103,7 @@ class Maps(Hierarchy):
         scale = len(self.rungs) ** -0.5
         self.before = nn.ModuleList(self.cell(width, 2 * latent + width, s, scale=scale) for s in self.sizes)
         taken = [nn.Conv2d(latent, width, 1) for _ in self.sizes]
-        self.taken = nn.ModuleList(taken)
+        self.taken: Any = nn.ModuleList(taken)
         self.after = nn.ModuleList(self.cell(width, width, s, residual=True, scale=scale) for s in self.sizes)
         with torch.no_grad():
             for layer in taken:
@@ -121,5 +125,5 @@ class Maps(Hierarchy):
         return mean.flatten(1), softplus(s.flatten(1) + ONE) + 1e-6, state + more
 
     def join(self, rung: int, z: Tensor, state: Tensor, context: Tensor | None) -> Tensor:
-        taken = self.taken[rung](z.unflatten(1, (self.channels, *self.sizes[rung])))
+        taken = mapped(self.taken[rung], z.unflatten(1, (self.channels, *self.sizes[rung])))
         return self.after[rung](state + taken)

@@ -13,7 +13,8 @@ Every recipe takes, besides its own arguments,
     posterior   q(z|x) for a prior, where the code has a density: a class of `posteriors`, or a `partial` of one
     rungs       of a hierarchy, units of each from the top down, such as (4, 8, 16): they count, and latent does not;
                 where they are not given, a third of latent is the upper of two rungs. Of conv_ladder, how many rungs of
-                maps, or how many of each size from the top down; latent counts the channels of each map
+                maps, or how many of each size from the top down; latent counts the channels of each map, and the
+                largest have a place for every patch x patch pixels
     seed        of the initial weights, which are drawn here and not in `fit`; torch's own generator is left as found
 
 and hands the rest on to `Objective`. A model built here carries its description in `model.spec`.

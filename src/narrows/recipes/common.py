@@ -80,13 +80,14 @@ class Common:
             raise TypeError(f"rungs are units of each rung, top first, such as rungs=(4, 8, 16); got {rungs!r}")
         return replace(self, latent=max(sum(rungs), 1), prior=partial(self.prior, rungs=tuple(rungs)))
 
-    def maps(self, rungs: int | Sequence[int], width: int) -> "Common":
+    def maps(self, rungs: int | Sequence[int], patch: int, width: int) -> "Common":
         """The same with rungs of maps for rows of this shape, `latent` channels each."""
         if self.prior is None or "shape" not in inspect.signature(self.prior).parameters:
             name = getattr(self.prior, "__name__", repr(self.prior))
             raise TypeError(f"rungs of maps are a prior of their own. Wrong: prior={name}; right: prior=Maps")
-        prior = partial(self.prior, shape=tuple(self.shape), rungs=rungs, width=width)
-        return replace(self, prior=prior)
+        prior = partial(self.prior, shape=tuple(self.shape), rungs=rungs, patch=patch, width=width)
+        cut = {"patch": patch} if "patch" in inspect.signature(self.network).parameters else {}
+        return replace(self, prior=prior, network=partial(self.network, **cut))
 
     def p(self) -> nn.Module:
         """The prior; one that reads context is built for as many features as the model is told."""

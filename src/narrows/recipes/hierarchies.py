@@ -17,12 +17,13 @@ __all__ = ["conv_ladder", "hvae", "ladder"]
 def conv_ladder(
     common: Common,
     rungs: int | tuple[int, ...] = 4,
+    patch: int = 2,
     width: int = 32,
     free_bits: float = 0.001,
     **objective: Any,
 ) -> Parts:
     """Ladder of maps for images: residual cells, a code at several sizes (Child 2021, arXiv:2011.10650)."""
-    common = common.maps(rungs, width)
+    common = common.maps(rungs, patch, width)
     return common.model(common.density()), Objective(free_bits=free_bits, **objective)
 
 
