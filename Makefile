@@ -14,7 +14,7 @@ demo: .venv/.installed
 	$(BIN)/narrows fit digits --recipe vae --latent 8 --seed 0 --folder runs/demo
 
 test: .venv/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check

@@ -708,8 +708,8 @@ BUGS = [
     (
         "free bits of units in a ladder",
         "objectives",
-        "model.by_rung(each) if isinstance",
-        "each if isinstance",
+        "model.by_rung(rates) if isinstance",
+        "rates if isinstance",
         "objectives.py::test_free_bits_are_of_rungs",
     ),
     (

@@ -20,7 +20,8 @@ from narrows.tasks.cells import Blame
 __all__ = ["SCORES", "Detector", "Threshold", "benjamini_hochberg", "reasons", "squash", "stretch"]
 
 SCORES = ("combined", "neighbours", "mahalanobis", "likelihood", "reconstruction", "error")
-BAGS, FEW, NEAR = 50, 64, 2  # the second nearest of 64 rows, fifty times over
+BAGS, FEW, NEAR = 100, 64, 2  # the second nearest of 64 rows, a hundred times over
+WEIGHTS = {"rows": 0.4, "squashed": 0.4, "codes": 0.2}
 KNOWN = 4096  # rows that neighbours are drawn from, and as many for ranks or a mean and covariance
 DRAWS = 16  # of the code, for scores in nats
 
@@ -48,13 +49,14 @@ class Detector:
     `by` is one of
 
     - "combined": distances to neighbours among rows, among rows squashed to :math:`\pm \log(1 + |x|)` (`squash`), and
-      among codes, each turned into a normal score by its rank among training rows, and averaged. The standard choice.
+      among codes, each turned into a normal score by its rank among training rows; their mean, in which codes count
+      half. The standard choice.
     - "neighbours": distances among codes alone; "mahalanobis": distance from the mean of codes in units of their
       covariance.
     - "likelihood": -log p(x) in nats; "reconstruction": -log p(x|z) for z from q(z|x) in nats, the reconstruction
       probability (An & Cho 2015); "error": squared error of the reconstruction, of numbers only.
 
-    A distance to neighbours is that to the second nearest of 64 training rows, averaged over 50 such draws: among so
+    A distance to neighbours is that to the second nearest of 64 training rows, averaged over 100 such draws: among so
     few rows anomalies that stand together are no neighbours of one another, and a row need not be compared with all.
     The detector keeps those rows, in model units.
 
@@ -134,8 +136,8 @@ class Detector:
         found = self._distances(rows)
         if self.by == "neighbours":
             return found["codes"]
-        scores = [_normal_score(value, self.state[f"known.{name}"]) for name, value in found.items()]
-        return torch.stack(scores).mean(0)
+        scores = [w * _normal_score(found[name], self.state[f"known.{name}"]) for name, w in WEIGHTS.items()]
+        return torch.stack(scores).sum(0)
 
     def p_values(self, data: Rows | Tensor, scores: Tensor | None = None) -> Tensor:
         """Share of held-out rows at least as strange, (n,), counting the row itself; `scores` where they are known."""
@@ -236,17 +238,17 @@ class Detector:
 
 
 def _curve(known: Tensor) -> Tensor:
-    """Values and their normal quantiles by rank, (nodes, 2): values that are alike share one of their mean rank."""
+    """Values and their normal quantiles by rank, (2, nodes): values that are alike share one of their mean rank."""
     value = known.sort().values
     quantile = torch.special.ndtri((torch.arange(len(value), dtype=value.dtype) + 0.5) / len(value))
     apart = torch.cat([torch.zeros(1), (value.diff() > 1e-9 * (value[-1] - value[0])).double()]).cumsum(0).long()
     count = torch.bincount(apart).to(value.dtype)
-    return torch.stack([torch.zeros_like(count).index_add(0, apart, part) / count for part in (value, quantile)], 1)
+    return torch.stack([torch.zeros_like(count).index_add(0, apart, part) / count for part in (value, quantile)])
 
 
 def _normal_score(value: Tensor, curve: Tensor) -> Tensor:
     """The normal quantile of each value's rank, by a curve that is straight between its nodes and on beyond its end."""
-    x, y = curve.unbind(1)
+    x, y = curve
     if len(x) == 1:
         return torch.zeros_like(value)
     at = torch.searchsorted(x, value.contiguous()).clamp(1, len(x) - 1)
