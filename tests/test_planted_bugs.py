@@ -1125,6 +1125,27 @@ BUGS = [
         "odd = (worst > -threshold)",
         "columns.py::test_cells_that_the_others_speak_against_are_replaced",
     ),
+    (
+        "a row that is not counted in its own p-value",
+        "tasks/anomaly",
+        "return (1 + len(held) - torch.searchsorted",
+        "return (len(held) - torch.searchsorted",
+        "anomaly.py::test_p_values_are_uniform_over_held_out_rows",
+    ),
+    (
+        "a trimmed loss that keeps the worst rows",
+        "objectives",
+        "int(self.trim * len(each)), largest=False)",
+        "int(self.trim * len(each)), largest=True)",
+        "anomaly.py::test_trimmed_losses_leave_the_worst_rows_out",
+    ),
+    (
+        "a cell far out whose rank is its score",
+        "tasks/anomaly",
+        "y[-1] + slope * (value - x[-1])",
+        "y[-1] + 0 * (value - x[-1])",
+        "anomaly.py::test_ranks_become_normal_scores_and_go_straight_on_beyond",
+    ),
 ]
 
 
