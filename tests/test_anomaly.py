@@ -111,7 +111,7 @@ def test_the_false_alarm_rate_is_kept(fitted):
 
 
 def test_p_values_are_uniform_over_held_out_rows(fitted):
-    p = fitted.detector_.p_values(torch.empty(0), fitted.detector_.state["held"])
+    p = fitted.detector_.p_values(fitted.detector_.state["held"])
     torch.testing.assert_close(p.sort().values, torch.arange(2, 122).double() / 121)
     assert fitted.p_values([[50.0, 0, 0, 0]])[0] == pytest.approx(1 / 121)
 
@@ -265,6 +265,8 @@ def test_a_detector_says_what_it_needs():
     detector = Detector(model, torch.randn(8, 4), torch.randn(4, 4))
     with pytest.raises(ValueError, match="labels of both kinds"):
         detector.threshold(scores=torch.zeros(3), label=torch.zeros(3))
+    with pytest.raises(ValueError, match="together with the scores of their rows"):
+        detector.threshold(label=torch.zeros(3))
     made, _ = nr.recipes.vae(
         (1,), latent=1, likelihood=lambda _: nr.likelihoods.Columns((1,), [nr.likelihoods.Column()])
     )

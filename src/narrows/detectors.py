@@ -136,7 +136,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def p_values(self, X: Any) -> Array:
         """Conformal p-values, (n,): the share of held-out rows at least as strange."""
         rows = self._rows(X)
-        found: Array = self.detector_.p_values(rows).numpy()
+        found: Array = self.detector_.p_values(self.detector_.score(rows)).numpy()
         return found
 
     def discoveries(self, X: Any, rate: float = 0.1) -> Array:

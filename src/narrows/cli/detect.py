@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from narrows.cli.app import RunFolder, Source, app
+from narrows.cli.use import beside, mixed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,7 +60,7 @@ def detect(
             raise ValueError("a folder is scored piece by piece: --share, --fdr and --label need all rows at once")
         _folder(loaded, detector, source, out or source.with_name(f"{source.name}-scored"), false_alarms)
         return
-    out = out or Path(run) / f"{source.stem}-scored{source.suffix if source.suffix == '.parquet' else '.csv'}"
+    out = out or beside(run, source, "scored")
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out ends in .csv or .parquet; got {out}")
     table = nr.data.whole(data if not source.exists() else source)
@@ -82,8 +83,8 @@ def detect(
         ("why", pa.array(why, pa.string())),
     ):
         table = _with(table, name, column)
-    _write(table, out)
-    typer.echo(f"flagged {int(flagged.sum()):,} of {len(table):,} rows by {told}; wrote {out}")
+    mixed(table, out)
+    typer.echo(f"flagged {int(flagged.sum()):,} of {len(table):,} rows by {told}")
     order = scores.argsort(descending=True)[:SHOWN].tolist()
     for row in order[:5]:
         if why[row]:
@@ -132,7 +133,7 @@ def _scored(loaded: "Run", detector: "Detector", table: "pa.Table") -> tuple["to
         rows = nr.data.like(loaded.config["data"], table.slice(start, PIECE))
         parts.append(detector.score(rows))
     scores = torch.cat(parts)
-    return scores, detector.p_values(torch.empty(0), scores)
+    return scores, detector.p_values(scores)
 
 
 def _folder(loaded: "Run", detector: "Detector", source: Path, out: Path, false_alarms: float | None) -> None:
@@ -140,7 +141,6 @@ def _folder(loaded: "Run", detector: "Detector", source: Path, out: Path, false_
     import hashlib
 
     import narrows as nr
-    from narrows import store
 
     threshold = detector.threshold(false_alarms)
     stamp = hashlib.sha256(b"".join(t.numpy().tobytes() for t in detector.state.values()))
@@ -148,7 +148,7 @@ def _folder(loaded: "Run", detector: "Detector", source: Path, out: Path, false_
     out.mkdir(parents=True, exist_ok=True)
     files, done, flagged, rows = sorted(source.glob("*.parquet")), 0, 0, 0
     for number, file in enumerate(files):
-        mark = f"{stamp.hexdigest()} {store.digest(file) if file.stat().st_size < 2**20 else file.stat().st_size}"
+        mark = f"{stamp.hexdigest()} {file.stat().st_size} {file.stat().st_mtime_ns}"
         target = out / file.name
         if target.exists() and _mark(target) == mark:
             done += 1
@@ -265,18 +265,6 @@ def _with(table: "pa.Table", name: str, column: Any) -> "pa.Table":
     if name in table.column_names:
         return table.set_column(table.column_names.index(name), name, made)
     return table.append_column(name, made)
-
-
-def _write(table: "pa.Table", out: Path) -> None:
-    import io
-
-    from pyarrow import csv, parquet
-
-    from narrows import store
-
-    buffer = io.BytesIO()
-    (csv.write_csv if out.suffix == ".csv" else parquet.write_table)(table, buffer)
-    store.write(out, buffer.getvalue())
 
 
 def _page(table: "pa.Table", order: list[int], title: str) -> str:

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from narrows.store import Run
 
 __all__ = [
+    "beside",
     "denoise",
     "encode",
     "export",
     "features",
     "impute",
     "interpolate",
+    "mixed",
     "project",
     "reconstruct",
     "redraw",
@@ -84,7 +86,7 @@ def sample(
         codec, asked = _given(loaded, given)
         found = nr.tasks.sample(loaded.model, n, codec.ask(asked), None if context is None else context[:1], seed=seed)
         typer.echo(str(found))
-        _mixed(codec.exact(codec.decode(found.x), asked), out or Path(run) / "samples.csv")
+        mixed(codec.exact(codec.decode(found.x), asked), out or Path(run) / "samples.csv")
         _trust(run)
         return
     with nr.draws.seeded(seed), torch.no_grad():
@@ -163,18 +165,12 @@ def impute(
     import narrows as nr
 
     loaded, source = nr.load(run), Path(data)
-    codec = loaded.scaling
-    if not isinstance(codec, nr.data.TableCodec):
-        raise ValueError(
-            f"{run} learned from numbers alone, none of them missing: train on a table that has empty cells"
-        )
-    table = nr.data.whole(source)
-    rows = nr.data.like(loaded.config["data"], table)
+    codec, table, rows = _cells(loaded, run, source, "none of them missing: train on a table that has empty cells")
     found = nr.impute(loaded.model, rows, samples, max(several, 1), seed)
-    out = out or Path(run) / f"{source.stem}-imputed{source.suffix if source.suffix == '.parquet' else '.csv'}"
-    _mixed(codec.fill(table, found.values), out)
+    out = out or beside(run, source, "imputed")
+    mixed(codec.fill(table, found.values), out)
     for number in range(several):
-        _mixed(codec.fill(table, found.draws[number]), out.with_stem(f"{out.stem}-{number + 1}"))
+        mixed(codec.fill(table, found.draws[number]), out.with_stem(f"{out.stem}-{number + 1}"))
     row, place = rows.x.isnan().nonzero().unbind(1)
     names = [column.name for column in codec.used]
     listed: dict[str, Any] = {"row": row.numpy(), "column": [names[c] for c in place.tolist()]}
@@ -183,7 +179,7 @@ def impute(
         columns = [made.column(name).to_pylist() for name in names]
         listed[what] = [str(columns[c][cell]) for cell, c in enumerate(place.tolist())]
     listed["sure"] = found.sure[row, place].numpy()
-    _mixed(pyarrow.table(listed), out.with_stem(f"{out.stem}-cells"))
+    mixed(pyarrow.table(listed), out.with_stem(f"{out.stem}-cells"))
     typer.echo(f"filled {len(row):,} cells of {len(torch.unique(place))} columns in {len(torch.unique(row)):,} rows")
     if loaded.config["data"]["source"] == "array":
         return  # what it learned from is not kept
@@ -208,21 +204,17 @@ def denoise(
     from narrows.plots import judged
 
     loaded, source = nr.load(run), Path(data)
-    codec = loaded.scaling
-    if not isinstance(codec, nr.data.TableCodec):
-        raise ValueError(f"{run} learned from numbers alone; denoise replaces cells of a table of mixed columns")
+    codec, table, rows = _cells(loaded, run, source, "and denoise replaces cells of a table of mixed columns")
     if loaded.config["data"]["source"] == "array":
         raise ValueError(
             f"{run} learned from rows that are not kept, and held-out rows tell what is odd: train on a file, or call "
             "nr.tasks.denoise(model, rows, held)"
         )
     known, held = loaded.data, judged(loaded.data)[0]
-    table = nr.data.whole(source)
-    rows = nr.data.like(loaded.config["data"], table)
     found = nr.tasks.denoise(loaded.model, rows, held, rate, samples, seed)
     where = torch.zeros(found.values.shape, dtype=torch.bool)
     where[found.row, found.column] = True
-    out = out or Path(run) / f"{source.stem}-denoised{source.suffix if source.suffix == '.parquet' else '.csv'}"
+    out = out or beside(run, source, "denoised")
     made = codec.fill(table, found.values, where)
     names = [codec.used[c].name for c in found.column.tolist()]
     listed: dict[str, Any] = {"row": found.row.numpy(), "column": names}
@@ -230,8 +222,8 @@ def denoise(
         cells = zip(found.row.tolist(), names, strict=True)
         listed[what] = pyarrow.array([str(part.column(name)[row].as_py()) for row, name in cells], pyarrow.string())
     listed |= {"nats": found.nats.numpy(), "evidence": found.evidence.numpy()}
-    _mixed(made, out)
-    _mixed(pyarrow.table(listed), out.with_stem(f"{out.stem}-cells"))
+    mixed(made, out)
+    mixed(pyarrow.table(listed), out.with_stem(f"{out.stem}-cells"))
     typer.echo(
         f"replaced {len(names):,} cells of {len(set(names))} columns in {len(found.row.unique()):,} of {len(table):,} "
         f"rows: those with evidence above {found.threshold:.3g} nats, as {rate:.2g} of held-out cells have"
@@ -425,7 +417,23 @@ def _features(telling: dict[str, list[Any]], told: str | None) -> "torch.Tensor"
     return ((torch.tensor(values) - mean) / std)[None]
 
 
-def _mixed(table: Any, out: Path) -> None:
+def _cells(loaded: "Run", run: Path, source: Path, why: str) -> "tuple[TableCodec, Any, Rows]":
+    """The codec of a run of mixed columns, and a table read by it, as it stands and in model units."""
+    import narrows as nr
+
+    codec = loaded.scaling
+    if not isinstance(codec, nr.data.TableCodec):
+        raise ValueError(f"{run} learned from numbers alone, {why}")
+    table = nr.data.whole(source)
+    return codec, table, nr.data.like(loaded.config["data"], table)
+
+
+def beside(run: Path, source: Path, what: str) -> Path:
+    """Where what is made of a table goes if nothing is said: into the run, in the table's own form."""
+    return Path(run) / f"{source.stem}-{what}{source.suffix if source.suffix == '.parquet' else '.csv'}"
+
+
+def mixed(table: Any, out: Path) -> None:
     """A pyarrow Table to a file."""
     import io
 
@@ -487,7 +495,7 @@ def _write(x: "torch.Tensor", run: "Run", out: Path, across: int | None = None) 
     scaling = read_scaling(run.config["data"]["scaling"])
     values: Any = scaling.undo(x)
     if isinstance(scaling, TableCodec):
-        _mixed(values, out)
+        mixed(values, out)
         return
     if out.suffix == ".npy":
         buffer = io.BytesIO()

@@ -74,7 +74,7 @@ class Detector:
         >>> from narrows.likelihoods import Gaussian
         >>> x = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
         >>> detector = Detector(vae((5,), latent=2, likelihood=Gaussian)[0], x[:300], x[300:])
-        >>> p = detector.p_values(torch.tensor([[0.0] * 5, [9.0] * 5]))
+        >>> p = detector.p_values(detector.score(torch.tensor([[0.0] * 5, [9.0] * 5])))
         >>> bool(p[0] > 0.1), round(float(p[1]), 4)
         (True, 0.0099)
     """
@@ -139,9 +139,8 @@ class Detector:
         scores = [w * _normal_score(found[name], self.state[f"known.{name}"]) for name, w in WEIGHTS.items()]
         return torch.stack(scores).sum(0)
 
-    def p_values(self, data: Rows | Tensor, scores: Tensor | None = None) -> Tensor:
-        """Share of held-out rows at least as strange, (n,), counting the row itself; `scores` where they are known."""
-        scores = self.score(data) if scores is None else scores
+    def p_values(self, scores: Tensor) -> Tensor:
+        """Share of held-out rows at least as strange as these `scores` (n,), counting the row itself."""
         held = self.state["held"]
         return (1 + len(held) - torch.searchsorted(held, scores.contiguous())).double() / (1 + len(held))
 
@@ -159,7 +158,9 @@ class Detector:
         row is known to be anomalous: the best F1.
         Raises: ValueError for shares that are none, fewer held-out rows than a rate takes, labels of one kind.
         """
-        if label is not None and scores is not None:
+        if label is not None:
+            if scores is None:
+                raise ValueError("labels set a threshold together with the scores of their rows: give scores=, too")
             return _best_f1(scores, label)
         for name, value in (("false_alarms", false_alarms), ("share", share)):
             if value is not None and not 0 < value < 1:
