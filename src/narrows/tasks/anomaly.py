@@ -100,16 +100,13 @@ class Detector:
         self.squashed = isinstance(model.likelihood, Columns) if squashed is None else squashed
         self.state: dict[str, Tensor] = {}
         with draws.seeded(seed, 31, 0):
-            order = torch.randperm(len(train))
-            half = min(len(train) // 2, KNOWN)  # no row is its own neighbour
-            near, known = train.take(order[:half]), train.take(order[half : half + KNOWN])
-            self._learn(near, known)
+            self._learn(train.take(torch.randperm(len(train))[:KNOWN]))
         self.state["held"] = self.score(held).sort().values
 
-    def _learn(self, near: Rows, known: Rows) -> None:
+    def _learn(self, known: Rows) -> None:
         if self.by in ("combined", "neighbours"):
-            for name, part in self._parts(near).items():
-                which = torch.stack([torch.randperm(len(part))[:FEW] for _ in range(BAGS)])
+            which = torch.stack([torch.randperm(len(known))[:FEW] for _ in range(BAGS)])
+            for name, part in self._parts(known).items():
                 self.state[f"near.{name}"] = part[which]  # (bags, few, d)
         if self.by == "mahalanobis":
             codes = self._codes(known).double()
@@ -122,8 +119,10 @@ class Detector:
                 self.state[f"known.{name}"] = _curve(distance)
 
     def score(self, data: Rows | Tensor) -> Tensor:
-        """How unlike the training rows each row is, (n,): higher is stranger."""
-        rows = as_rows(data)
+        """How unlike the training rows each row is, (n,), to single precision: higher is stranger."""
+        return self._score(as_rows(data)).float().double()  # the same whatever is scored beside it
+
+    def _score(self, rows: Rows) -> Tensor:
         if self.by == "likelihood":
             return -score_samples(self.model, rows, DRAWS, self.seed)
         if self.by == "reconstruction":
@@ -199,7 +198,7 @@ class Detector:
         return {name: torch.cat(parts) for name, parts in found.items()}
 
     def _spaces(self, batch: Batch) -> dict[str, Tensor]:
-        spaces = {"codes": self._code(batch)}
+        spaces = {"codes": self._code(batch), "mark": _mark(batch.x)}
         if self.by == "combined":
             x = self.model.likelihood.shown(batch.x).flatten(1)
             spaces |= {"rows": stretch(x), "squashed": x} if self.squashed else {"rows": x, "squashed": squash(x)}
@@ -207,14 +206,17 @@ class Detector:
 
     @torch.no_grad()
     def _distances(self, rows: Rows) -> dict[str, Tensor]:
+        """Mean distance to the second nearest of each few in each space, (n,): no row is its own neighbour."""
         found: dict[str, list[Tensor]] = {}
         for batch in batches(self.model, rows):
-            for name, part in self._spaces(batch).items():
+            spaces = self._spaces(batch)
+            own = (spaces.pop("mark")[:, None, None] == self.state["near.mark"].to(batch.x.device)).any(2)  # (B, bags)
+            for name, part in spaces.items():
                 near = self.state[f"near.{name}"].to(part.device)
                 each = torch.cdist(part, near.flatten(0, 1)).view(len(part), *near.shape[:2])  # (B, bags, few)
-                found.setdefault(name, []).append(
-                    each.kthvalue(min(NEAR, each.shape[2]), 2).values.mean(1).double().cpu()
-                )
+                least = each.topk(min(NEAR + 1, each.shape[2]), largest=False).values
+                least = torch.where(own, least[..., -1], least[..., min(NEAR, each.shape[2]) - 1])
+                found.setdefault(name, []).append(least.mean(1).double().cpu())
         return {name: torch.cat(parts) for name, parts in found.items()}
 
     @torch.no_grad()
@@ -236,6 +238,13 @@ class Detector:
         made.model, made.by, made.seed, made.state = model.eval(), by, seed, dict(tensors)
         made.squashed = isinstance(model.likelihood, Columns)
         return made
+
+
+def _mark(x: Tensor) -> Tensor:
+    """A number (B,) that rows share which are equal to some five digits."""
+    coarse = (x.flatten(1).float() + 0.0).view(torch.int32).add(1 << 7).bitwise_right_shift(8).long()
+    odd = torch.randint(-(2**62), 2**62, (coarse.shape[1],), generator=torch.Generator().manual_seed(0))
+    return (coarse * (2 * odd + 1).to(x.device)).sum(1)
 
 
 def _curve(known: Tensor) -> Tensor:
