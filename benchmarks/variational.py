@@ -7,7 +7,7 @@ the last bias at the log-odds of the training mean, as Burda et al. did. L_5000 
 once; both libraries' models are scored by log 1/K sum p(x|z) p(z) / q(z|x) with K = 5,000. The libraries take turns;
 Student's 95 % intervals over the seeds.
 
-    NARROWS_DATA=... python benchmarks/variational.py [--seeds 3] [--members VAE VAMP] [--only narrows]
+    NARROWS_DATA=... python benchmarks/variational.py [--seeds 3] [--members VAE VAMP] [--only narrows] [--resume]
                                                                 # adds to results/variational.json
 """
 
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--members", nargs="+", default=MEMBERS)
     parser.add_argument("--only", default="", help="one of the two libraries")
+    parser.add_argument("--resume", action="store_true", help="what is recorded stays")
     asked = parser.parse_args()
     threads = os.environ.get("OMP_NUM_THREADS", "2")
     data = nr.data.load("mnist", valid=0.0)
@@ -166,6 +167,8 @@ def main() -> None:
         for name in asked.members:
             for seed in range(asked.seeds):
                 for who, binary, script in sides:
+                    if asked.resume and str(seed) in record["runs"].get(name, {}).get(who, {}):
+                        continue
                     words = [binary, "-c", script, place, name, str(seed), threads]
                     environment = {**os.environ, "OMP_NUM_THREADS": threads}
                     done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=place)

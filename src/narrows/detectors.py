@@ -1,5 +1,6 @@
 """The scikit-learn face of anomaly detection."""
 
+import math
 from functools import partial
 from typing import Any, Self
 
@@ -11,6 +12,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from narrows import recipes
+from narrows.data import Rows
+from narrows.data.found import tensor
+from narrows.data.windows import windows
 from narrows.likelihoods import Gaussian
 from narrows.networks import Mlp
 from narrows.spec import misspelt
@@ -33,6 +37,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     normal and `predict` gives -1 for an outlier. There may be anomalies among the rows that are learned from;
     `training=Training(trim=0.1)` leaves the worst tenth of each batch out.
 
+    With `window` the rows are the steps of a series (T, channels) in the order of time: what is learned and compared
+    are windows of that many steps, the last fifth of them is held out, and a step's score is the mean over the windows
+    that hold it. Labels, thresholds and predictions are then those of steps.
+
     Arguments:
         recipe: the autoencoder's, such as "vae", "autoencoder", "dropout", "denoising".
         by: one of `tasks.anomaly.SCORES`.
@@ -41,10 +49,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             fewer than 1 / false_alarms held-out rows, none of these.
         training: a `Training`, whose epochs are else set to 400 steps.
         random_state: seeds weights, order, draws and who is held out.
+        window: steps of a series that are looked at together; 1 for rows without an order.
 
     After `fit` it has `model_`, `detector_`, `offset_`, `center_`, `scale_`, `n_features_in_`.
 
-    Raises: ValueError for fewer than 6 rows, cells that are missing or infinite, and names that are not there.
+    Raises: ValueError for fewer than 6 rows, a series too short for its windows, cells that are missing or infinite,
+    and names that are not there.
 
     Example:
         >>> X = np.random.default_rng(0).normal(size=(300, 4))
@@ -63,6 +73,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         false_alarms: float = 0.01,
         training: Training | None = None,
         random_state: Any = None,
+        window: int = 1,
     ) -> None:
         self.recipe = recipe
         self.by = by
@@ -70,6 +81,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.false_alarms = false_alarms
         self.training = training
         self.random_state = random_state
+        self.window = window
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learns from rows X (n, d), at least 6; with labels y (n,), 1 for anomalies, the threshold has the best F1."""
@@ -82,13 +94,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.center_, self.scale_ = x.mean(0), x.std(0)
         self.scale_[self.scale_ <= 1e-12 * np.abs(self.center_)] = 1.0  # constant
         rows = self._scaled(x)
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(int(seed)))
-        held, train = order[: max(1, int(HELD * len(rows)))], order[max(1, int(HELD * len(rows))) :]
-        training = self.training or Training()
+        train, held = self._parts(len(rows), int(seed))
+        training, some = self.training or Training(), train
         if training.epochs is None:
-            train = train[: STEPS * training.batch]
-            training = training.model_copy(update={"epochs": max(1, round(STEPS * training.batch / len(train)))})
-        width = rows.shape[1]
+            some = train[:: math.ceil(len(train) / (STEPS * training.batch))]
+            training = training.model_copy(update={"epochs": max(1, round(STEPS * training.batch / len(some)))})
+        (width,) = rows.shape
         self.model_, objective = getattr(recipes, self.recipe)(
             (width,),
             latent=max(1, min(16, width // 2)),
@@ -99,17 +110,17 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         fit(
             self.model_,
             objective,
-            rows[train].float(),
+            self._scaled(x, np.float32).take(some),
             training=training.model_copy(update={"seed": int(seed)}),
             quiet=True,
         )
         self.model_.cpu().double()  # a score then does not depend on what is scored beside it
-        self.detector_ = Detector(self.model_, rows[train], rows[held], self.by, int(seed), True)
+        self.detector_ = Detector(self.model_, rows.take(train), rows.take(held), self.by, int(seed), True)
         if y is not None:
             scores, label = self.detector_.score(rows), torch.from_numpy(column_or_1d(y) == 1)
             self.threshold_ = self.detector_.threshold(scores=scores, label=label)
         elif self.contamination == "auto":
-            rate = max(self.false_alarms, 1 / (1 + len(held)))
+            rate = max(self.false_alarms, 1 / (1 + len(self.detector_.state["held"])))
             self.threshold_ = self.detector_.threshold(false_alarms=rate)
         else:
             self.threshold_ = self.detector_.threshold(
@@ -147,16 +158,42 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def why(self, X: Any, columns: int = 3) -> list[str]:
         """A sentence for each row: the columns that make it odd, what was seen and what the others make one expect."""
         rows = self._rows(X)
-        found = blame(self.model_, rows)
         names = getattr(self, "feature_names_in_", None)
-        names = [f"x{i}" for i in range(rows.shape[1])] if names is None else list(names)
-        return reasons(
-            found, names, lambda cells: stretch(cells.double()).numpy() * self.scale_ + self.center_, columns
-        )
+        names = [f"x{i}" for i in range(self.n_features_in_)] if names is None else list(names)
+        if self.window == 1:
+            found = blame(self.model_, rows)
+            evidence, expected = found.evidence, found.expected
+        else:
+            evidence, expected = self.detector_.channels(rows)
+        back = stretch(expected.double()).numpy() * self.scale_ + self.center_
+        return reasons(evidence, np.asarray(X, dtype=np.float64), back, names, columns)
 
-    def _scaled(self, x: Array) -> torch.Tensor:
-        return squash(torch.from_numpy((x - self.center_) / self.scale_))
+    def channels(self, X: Any) -> Array:
+        """Of a series X (T, channels): nats by which each cell costs more than its channel does on held-out steps."""
+        rows = self._rows(X)
+        if self.window == 1:
+            raise ValueError("channels are of a series: ask for window=2 or more; why() names the columns of a row")
+        found: Array = self.detector_.channels(rows)[0].numpy()
+        return found
 
-    def _rows(self, X: Any) -> torch.Tensor:
+    def _parts(self, rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which rows are learned from and which calibrate; of a series the newest do, and no step is in both."""
+        count = max(1, int(HELD * rows))
+        if self.window == 1:
+            order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+            return order[count:], order[:count]
+        last = rows - count - self.window + 1
+        if last < 4:
+            raise ValueError(
+                f"windows of {self.window} steps are learned from a series of {self.window * 3} steps or more; this "
+                f"one has {rows + self.window - 1}"
+            )
+        return torch.arange(last), torch.arange(rows - count, rows)
+
+    def _scaled(self, x: Array, dtype: Any = np.float64) -> Rows:
+        scaled = squash(torch.from_numpy((x - self.center_) / self.scale_)).numpy().astype(dtype)
+        return Rows(windows(scaled, self.window) if self.window > 1 else tensor(scaled), window=self.window)
+
+    def _rows(self, X: Any) -> Rows:
         check_is_fitted(self)
         return self._scaled(validate_data(self, X, reset=False, dtype=np.float64))

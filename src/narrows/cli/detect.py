@@ -224,7 +224,9 @@ def _why(loaded: "Run", table: "pa.Table", flagged: "torch.Tensor") -> list[str]
         names, undo = [column.name for column in scaling.used], scaling.decode
     else:
         undo = scaling.undo
-    for row, text in zip(rows, nr.tasks.reasons(nr.tasks.blame(model, some), names, undo), strict=True):
+    found = nr.tasks.blame(model, some)
+    texts = nr.tasks.reasons(found.evidence, undo(found.values), undo(found.expected), names)
+    for row, text in zip(rows, texts, strict=True):
         said[row] = text
     return said
 

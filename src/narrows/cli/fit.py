@@ -41,6 +41,7 @@ def fit(
     test: Annotated[float | None, typer.Option(help="share of rows held out for judging  [default: 0.1]")] = None,
     group: Annotated[str | None, typer.Option(help="column whose equal values stay in one part")] = None,
     time: Annotated[str | None, typer.Option(help="column by which the parts follow each other")] = None,
+    window: Annotated[int | None, typer.Option(help="steps of a series that make a row", min=1)] = None,
     binarise: Annotated[str | None, typer.Option(help="fixed, dynamic or relaxed: grey values under Bernoulli")] = None,
     size: Annotated[str | None, typer.Option(help="HxW: bring images of unequal size to this one")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out images that cannot be read")] = False,
@@ -111,6 +112,7 @@ def check(
     ] = None,
     group: Annotated[str | None, typer.Option(help="column whose equal values stay in one part")] = None,
     time: Annotated[str | None, typer.Option(help="column by which the parts follow each other")] = None,
+    window: Annotated[int | None, typer.Option(help="steps of a series that make a row", min=1)] = None,
     binarise: Annotated[str | None, typer.Option(help="fixed, dynamic or relaxed: grey values under Bernoulli")] = None,
     size: Annotated[str | None, typer.Option(help="HxW: bring images of unequal size to this one")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out images that cannot be read")] = False,
@@ -210,7 +212,7 @@ def _plan(values: dict[str, Any]) -> _Plan:
 
 _LOADING = (
     *("label", "context", "drop", "column", "valid", "test", "group", "time", "binarise", "size", "skip_bad", "counts"),
-    "labelled",
+    *("labelled", "window"),
 )
 
 

@@ -44,6 +44,7 @@ class Options:
     counts: bool = False
     labelled: int | None = None
     column: Any = None
+    window: int = 1
 
     def __post_init__(self) -> None:
         if self.column is not None:
@@ -62,6 +63,8 @@ class Options:
                 "labelled is how many training rows keep their label, at least 1, and goes without context='label', "
                 f"which tells every row's; got labelled={self.labelled}, context={self.context!r}"
             )
+        if self.window != int(self.window) or self.window < 1:
+            raise ValueError(f"window is a number of steps, at least 1; got {self.window}")
         if not (self.valid >= 0 and self.test >= 0 and self.valid + self.test < 1):
             raise ValueError(
                 f"valid and test are shares of the rows that leave some to train on; got valid={self.valid}, "
@@ -104,10 +107,10 @@ class Data:
 
     Attributes: `name`, short, for folder names; `source`, a path, a set's name or "array"; `x` (n, *event) as stored, a
     tensor, or an array on disk; `label` (n,) int64, -1 unlabelled, or None; `classes` names of the labels 0, 1, ...;
-    `columns` names of the inputs of a table; `part` (n,) uint8, 0 train, 1 valid, 2 test; `scaling` to model units;
-    `likelihood(shape)` that suits the values; `binarise`; `notes`, sentences on what was found, changed and dropped;
-    `options` of `load`; `told` (n, c), columns that a model is told, standardised by the training rows, or None, and
-    `telling` their names, means and standard deviations.
+    `columns` names of the inputs of a table; `part` (n,) uint8, 0 train, 1 valid, 2 test, 3 none of them; `scaling` to
+    model units; `likelihood(shape)` that suits the values; `binarise`; `notes`, sentences on what was found, changed
+    and dropped; `options` of `load`; `told` (n, c), columns that a model is told, standardised by the training rows, or
+    None, and `telling` their names, means and standard deviations.
     """
 
     name: str
@@ -204,4 +207,4 @@ class Data:
     def _rows(self, part: int) -> Rows:
         numbers = torch.nonzero(self.part == part)[:, 0]
         told = self.context if self.told is None else self.told
-        return Rows(self.x, self.scaling, self.label, self.binarise, numbers, context=told)
+        return Rows(self.x, self.scaling, self.label, self.binarise, numbers, context=told, window=self.options.window)

@@ -17,16 +17,17 @@ from narrows import draws
 from narrows.data.arrays import from_array, from_npy, from_npz
 from narrows.data.codec import TableCodec, read_scaling
 from narrows.data.dataset import Data, Options
-from narrows.data.found import Found, chunks, dtype_of, tensor
+from narrows.data.found import IN_MEMORY, Found, chunks, dtype_of, tensor
 from narrows.data.idx import from_idx, from_idx_folder, is_idx
 from narrows.data.images import SUFFIXES, from_folder
 from narrows.data.labels import code, few
 from narrows.data.named import NAMED, from_name
 from narrows.data.rows import Rows
 from narrows.data.scaling import Scaling
-from narrows.data.split import TEST, TRAIN, VALID, digests, parts
+from narrows.data.split import LEFT, TEST, TRAIN, VALID, digests, parts
 from narrows.data.survey import Survey, check, grid, moments, survey
 from narrows.data.tables import from_csv, from_parquet, from_table
+from narrows.data.windows import named, unnamed, windows, within
 from narrows.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, Likelihood, NegativeBinomial
 from narrows.spec import misspelt
 
@@ -42,6 +43,8 @@ class More(TypedDict, total=False):
     a model the labels, one-hot; `context="age,sex"`, or a list of names, tells it columns of a table, which then are no
     inputs. `labelled` is how many training rows keep their label, to try out what few labels do: rows for stopping keep
     none, those that judge all. `counts=True` keeps whole numbers from 0 up as they are, for a likelihood of counts.
+    `window` makes a row of that many consecutive steps of a series, whose rows stand in the order of time: the oldest
+    steps train and the newest are the test, and with `group` each group is a series of its own.
     """
 
     drop: Any
@@ -51,6 +54,7 @@ class More(TypedDict, total=False):
     context: Any
     counts: bool
     labelled: int | None
+    window: int
 
 
 def load(
@@ -132,14 +136,26 @@ def like(description: dict[str, Any], source: Any) -> Rows:
     told = asked.get("context")
     own = asked.get("label") if told == "label" else None
     column = asked.get("column") or ({} if scaling.kind == "table" else None)
-    options = Options(own, size=size, skip_bad=asked.get("skip_bad", False), context=told, column=column)
-    found = _read(source, options, description["columns"], shape[0] if len(shape) == 3 else None)
+    window, columns = asked.get("window", 1), description["columns"]
+    options = Options(
+        own,
+        size=size,
+        skip_bad=asked.get("skip_bad", False),
+        context=told,
+        column=column,
+        window=window,
+        group=asked.get("group") if window > 1 and columns else None,
+    )
+    columns = unnamed(columns, window) if window > 1 and columns else columns
+    found = _read(source, options, columns, shape[0] if len(shape) == 3 else None)
     binarise = description["binarise"]
     features: Any = 0
     if found.told is not None:
         telling = description["telling"]
         features = torch.from_numpy((found.told - np.array(telling["mean"])) / np.array(telling["std"])).float()
     check(found.x, found.source, 1)
+    whole = None if window == 1 else _one_each([0] * len(found.x) if found.group is None else found.group, found)
+    numbers = None if whole is None else torch.from_numpy(_windowed(found, whole, window).nonzero()[0])
     x = _hold(_lay_out(found))
     if isinstance(scaling, TableCodec):
         if found.table is None:
@@ -158,7 +174,7 @@ def like(description: dict[str, Any], source: Any) -> Rows:
             return Rows(_draw(x, grey, found.source), scaling)
         _check_grid(x, looked, scaling, found.source, binarise)
     if told != "label":
-        return Rows(x, scaling, binarise=binarise, context=features)
+        return Rows(x, scaling, None, binarise, numbers, context=features, window=window)
     if found.label is None:
         raise ValueError(f"the model was told the label of every row, and {found.source} has none; add them")
     coded, classes, _ = code(found.label, len(x), found.source)
@@ -169,7 +185,7 @@ def like(description: dict[str, Any], source: Any) -> Rows:
         what = f"label {strange[0]!r}" if strange else "rows without a label"
         raise ValueError(f"{found.source} has {what}, and the model knows {', '.join(known)}")
     label = torch.tensor([known.index(name) for name in classes])[coded]
-    return Rows(x, scaling, label, binarise, context=len(known))
+    return Rows(x, scaling, label, binarise, numbers, context=len(known), window=window)
 
 
 # ---- reading ----
@@ -255,6 +271,7 @@ def _missing(path: Path, text: str) -> str:
 
 def _decide(found: Found, options: Options) -> Data:
     check(found.x, found.source)
+    part = _series(found, options) if options.window > 1 else None
     whole = None if found.table is None else TableCodec.fit(found.table, options.column)
     x = _hold(_lay_out(found)) if whole is None else whole.encode(found.table)
     label, classes = None, None
@@ -271,7 +288,7 @@ def _decide(found: Found, options: Options) -> Data:
     looked = survey(x, found.source, found.columns, options.seed, found.table is not None)
     if (looked.low == looked.high).all():
         raise ValueError(f"all {len(x)} rows of {found.source} are the same; there is nothing to learn from them")
-    part = _split(found, looked.keys, options)
+    part = _split(found, looked.keys, options) if part is None else part
     if options.labelled is not None:
         if label is None:
             raise ValueError(
@@ -330,16 +347,59 @@ def _lay_out(found: Found) -> NDArray[Any]:
 
 
 def _hold(x: NDArray[Any]) -> Tensor | NDArray[Any]:
-    return x if isinstance(x, np.memmap) else tensor(x)
+    """In memory as a tensor; as it is where it lies on disk, or is a view of windows that would be large."""
+    large = not x.flags.contiguous and x.nbytes > IN_MEMORY
+    return x if isinstance(x, np.memmap) or large else tensor(x)
+
+
+def _series(found: Found, options: Options) -> NDArray[np.uint8]:
+    """Makes windows of the rows, in the order of time; the part of each, LEFT where it lies in two."""
+    rows, length = len(found.x), options.window
+    if found.table is not None or found.x.ndim != 2:
+        raise ValueError(
+            f"windows are of a series of numbers in every cell, (steps, channels); {found.source} is something else: "
+            "fill in what is missing, and leave out text (--drop)"
+        )
+    alone = found.group is None
+    if found.time is not None:
+        when = _one_each(found.time, found)
+        if len(when) > 1 and not bool((when[1:] >= when[:-1]).all()):
+            raise ValueError(f"the rows of a series stand in the order of time; sort {found.source} by it first")
+    elif alone:
+        found.time = np.arange(rows)
+    group = np.zeros(rows) if alone else _one_each(found.group, found)
+    if not alone and len(np.unique(group)) != 1 + int((group[1:] != group[:-1]).sum()):
+        raise ValueError(
+            f"the rows of a group stand together in a series; sort {found.source} by group, then by time, first"
+        )
+    part = _split(found, np.arange(rows), options)
+    places = np.unique(group, return_inverse=True)[1] * 4 + part
+    inside = _windowed(found, places, length)
+    lost = int((~inside).sum())
+    found.notes.append(f"{len(inside) - lost:,} windows of {length} steps" + (f"; {lost} across parts" if lost else ""))
+    part = np.where(inside, part[: len(inside)], LEFT).astype(np.uint8)
+    if not (part == TRAIN).any():
+        raise ValueError(f"no part of {found.source} is as long as a window of {length} steps; ask for a shorter one")
+    return part
+
+
+def _windowed(found: Found, keys: NDArray[Any], length: int) -> NDArray[np.bool_]:
+    """Puts windows in the place of rows, and the last step's in that of labels; which have equal keys throughout."""
+    names = found.columns or [f"x{i}" for i in range(found.x.shape[1])]
+    found.x, found.columns = windows(found.x, length), named(names, length)
+    found.label = None if found.label is None else np.asarray(found.label)[length - 1 :]
+    found.told = None if found.told is None else found.told[length - 1 :]
+    found.group = found.time = None
+    return within(keys, length)
 
 
 def _split(found: Found, rows: NDArray[Any], options: Options) -> NDArray[np.uint8]:
     keys = rows
     if found.group is not None:
-        groups = _one_each(found.group, len(rows), "group", found.source)
+        groups = _one_each(found.group, found)
         keys = digests([repr(value).encode() for value in groups.tolist()], options.seed)
     elif found.time is not None:
-        keys = _one_each(found.time, len(rows), "time", found.source)
+        keys = _one_each(found.time, found)
         if any(value is None or value != value for value in keys.tolist()):
             raise ValueError(f"time has missing values in {found.source}, so its rows have no order; fill them in")
         keys = keys.astype(str) if keys.dtype.kind == "O" else keys
@@ -360,10 +420,11 @@ def _split(found: Found, rows: NDArray[Any], options: Options) -> NDArray[np.uin
     return part
 
 
-def _one_each(values: Any, rows: int, name: str, source: str) -> NDArray[Any]:
-    held = np.asarray(values)
+def _one_each(values: Any, found: Found) -> NDArray[Any]:
+    held, rows = np.asarray(values), len(found.x)
     if held.shape != (rows,):
-        raise ValueError(f"{name} needs one value a row; {source} has {rows} rows and {name} shape {held.shape}")
+        name = "time" if values is found.time else "group"
+        raise ValueError(f"{name} needs one value a row; {found.source} has {rows} rows and {name} shape {held.shape}")
     return held
 
 

@@ -15,6 +15,7 @@ from narrows.contract import Batch
 from narrows.data.codec import TableCodec
 from narrows.data.found import tensor
 from narrows.data.scaling import Scaling
+from narrows.data.windows import steps
 
 __all__ = ["Rows", "rows"]
 
@@ -29,7 +30,8 @@ class Rows:
     Arguments: `x` raw, (N, *event), a tensor or an array on disk; `scaling` to model units, None where x is in model
     units; `label` (N,) integers or None; `binarise` None, "fixed", "dynamic" or "relaxed"; `numbers` (n,) which rows
     of x these are, None for all; `context` the number of classes where a model is told the labels (one-hot), or
-    (N, c) other features that it is told; else 0.
+    (N, c) other features that it is told; else 0; `window`, of how many steps of a series each row is made, where x
+    has one for each step that a window begins with.
 
     Example:
         >>> some = Rows(torch.tensor([[0], [128], [255]], dtype=torch.uint8), Scaling("levels", "uint8", levels=256))
@@ -47,8 +49,9 @@ class Rows:
         numbers: Tensor | None = None,
         device: str | torch.device | None = None,
         context: int | Tensor = 0,
+        window: int = 1,
     ) -> None:
-        self.raw = x
+        self.raw, self.window = x, window
         self.scaling = scaling
         self.binarise, self.context = binarise, context if isinstance(context, int) else context.shape[1]
         self.device = torch.device(device or (x.device if isinstance(x, Tensor) else "cpu"))
@@ -103,7 +106,7 @@ class Rows:
         other.device = device
         if isinstance(self.raw, Tensor):  # only the rows that are wanted
             own = self.take(torch.arange(len(self))).numbers
-            other.raw, other.numbers = self.raw[own].to(device), None
+            other.raw, other.numbers, other.window = self.raw[own].to(device), None, 1
             other._label, other._target, other._told = (
                 t if t is None else t[own].to(device) for t in (self._label, self._target, self._told)
             )
@@ -118,6 +121,17 @@ class Rows:
         other = copy.copy(self)
         other.numbers = index.to(self.device) if self.numbers is None else self.numbers[index.to(self.device)]
         return other
+
+    def steps(self, values: Tensor) -> Tensor:
+        """What was found of each row, (n, ...), for each step of the series: the mean over the windows that hold it.
+
+        (T,) from (n,); (T, C) from cells (n, window * C). NaN where no window does. As it is where rows are no windows.
+        """
+        if self.window == 1:
+            return values
+        numbers = torch.arange(len(self)) if self.numbers is None else self.numbers.cpu()
+        values = values if values.ndim == 1 else values.unflatten(1, (self.window, -1))
+        return steps(values, numbers, self.window, len(self.raw) + self.window - 1)
 
     def batch(self, index: Tensor, step: Tensor | None = None) -> Batch:
         """The rows at positions `index` (B,), in that order; they are their own target where they have no other."""

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TEST", "TRAIN", "VALID", "digests", "parts"]
+__all__ = ["LEFT", "TEST", "TRAIN", "VALID", "digests", "parts"]
 
-TRAIN, VALID, TEST = 0, 1, 2
+TRAIN, VALID, TEST, LEFT = 0, 1, 2, 3  # what is left belongs to none
 
 
 def digests(rows: Iterable[Any], seed: int) -> NDArray[np.uint64]:

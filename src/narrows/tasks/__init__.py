@@ -1,6 +1,6 @@
 """What a trained model is for: walks through the code, projections, priors that make it generative (more to come)."""
 
-from narrows.tasks.anomaly import Detector, Threshold, benjamini_hochberg, reasons
+from narrows.tasks.anomaly import Detector, Threshold, benjamini_hochberg, point_adjusted, reasons
 from narrows.tasks.cells import (
     Blame,
     Cleaned,
@@ -38,6 +38,7 @@ __all__ = [
     "fit_prior",
     "impute",
     "interpolate",
+    "point_adjusted",
     "project",
     "reasons",
     "redraw",

@@ -1,7 +1,7 @@
 """Rows that are unlike the others: how much, by which threshold, and because of which columns."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +15,8 @@ from narrows.evaluate.common import batches
 from narrows.evaluate.likelihood import distortion_rate, score_samples
 from narrows.likelihoods import Columns
 from narrows.models import Model
-from narrows.tasks.cells import Blame
 
-__all__ = ["SCORES", "Detector", "Threshold", "benjamini_hochberg", "reasons", "squash", "stretch"]
+__all__ = ["SCORES", "Detector", "Threshold", "benjamini_hochberg", "point_adjusted", "reasons", "squash", "stretch"]
 
 SCORES = ("combined", "neighbours", "mahalanobis", "likelihood", "reconstruction", "error")
 BAGS, FEW, NEAR = 100, 64, 2  # the second nearest of 64 rows, a hundred times over
@@ -63,6 +62,9 @@ class Detector:
     Rows that were held out of training calibrate it: p(s) = (1 + #{held-out scores >= s}) / (1 + m) is at most alpha
     for a share of at most alpha of rows like those (conformal p-values), whatever the model is.
 
+    Of a series (`Rows` with a window) every step has a score, the mean over the windows that hold it, and p-values and
+    thresholds are those of steps: as good as the held-out steps are like those to come.
+
     Arguments: `model`; `train`, rows that it learned from, and `held`, rows that it did not; `by` as above; `seed`;
     `squashed`, whether rows are squashed as the model knows them, None for mixed columns, of which it reads asinh.
     Raises: ValueError for an unknown `by` or too few rows, TypeError where the model has no such score.
@@ -101,7 +103,10 @@ class Detector:
         self.state: dict[str, Tensor] = {}
         with draws.seeded(seed, 31, 0):
             self._learn(train.take(torch.randperm(len(train))[:KNOWN]))
-        self.state["held"] = self.score(held).sort().values
+        scores = self.score(held)
+        self.state["held"] = scores[~scores.isnan()].sort().values
+        if held.window > 1:
+            self.state["calm"] = held.steps(self._errors(held)[0]).nanmean(0).clamp_min(1e-6)
 
     def _learn(self, known: Rows) -> None:
         if self.by in ("combined", "neighbours"):
@@ -119,8 +124,36 @@ class Detector:
                 self.state[f"known.{name}"] = _curve(distance)
 
     def score(self, data: Rows | Tensor) -> Tensor:
-        """How unlike the training rows each row is, (n,), to single precision: higher is stranger."""
-        return self._score(as_rows(data)).float().double()  # the same whatever is scored beside it
+        """How unlike the training rows each row is, (n,), to single precision: higher is stranger.
+
+        Of a series each step, (T,); NaN where it is part of no window.
+        """
+        rows = as_rows(data)
+        return rows.steps(self._score(rows)).float().double()  # the same whatever is scored beside it
+
+    def channels(self, data: Rows) -> tuple[Tensor, Tensor]:
+        """How far each channel of a series is from what the model makes of it, and what that is, (T, C) each.
+
+        The first is (x - E[x|z])^2 / 2v in nats, where v is the mean square of the same difference on held-out steps of
+        that channel, so a half on average of such; the second in model units. Both are means over the windows that
+        hold the step.
+        """
+        squares, expected = (data.steps(part) for part in self._errors(data))
+        return squares / (2 * self.state["calm"]), expected
+
+    @torch.no_grad()
+    def _errors(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Squared difference from the reconstruction, and that, (n, d) each."""
+        if isinstance(self.model.likelihood, Columns):
+            raise TypeError(
+                'rows of mixed columns have no squared error: score them by="reconstruction", in nats, or by="combined"'
+            )
+        found = []
+        for batch in batches(self.model, rows):
+            mean = self.model.decode(self.model.encode(batch.x, batch.context).z, batch.context).mean
+            found.append([part.flatten(1).double().cpu() for part in ((mean - batch.target).square(), mean)])
+        squares, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return squares, mean
 
     def _score(self, rows: Rows) -> Tensor:
         if self.by == "likelihood":
@@ -129,7 +162,7 @@ class Detector:
             with draws.common():
                 return distortion_rate(self.model, rows, DRAWS if self.model.density else 1, self.seed)[0].double()
         if self.by == "error":
-            return self._errors(rows)
+            return self._errors(rows)[0].sum(1)
         if self.by == "mahalanobis":
             return ((self._codes(rows).double() - self.state["mean"]) @ self.state["whiten"]).square().sum(1)
         found = self._distances(rows)
@@ -141,7 +174,8 @@ class Detector:
     def p_values(self, scores: Tensor) -> Tensor:
         """Share of held-out rows at least as strange as these `scores` (n,), counting the row itself."""
         held = self.state["held"]
-        return (1 + len(held) - torch.searchsorted(held, scores.contiguous())).double() / (1 + len(held))
+        found = (1 + len(held) - torch.searchsorted(held, scores.contiguous())).double() / (1 + len(held))
+        return torch.where(scores.isnan(), torch.nan, found)
 
     def threshold(
         self,
@@ -160,12 +194,12 @@ class Detector:
         if label is not None:
             if scores is None:
                 raise ValueError("labels set a threshold together with the scores of their rows: give scores=, too")
-            return _best_f1(scores, label)
+            return _best_f1(scores[~scores.isnan()], label[~scores.isnan()])
         for name, value in (("false_alarms", false_alarms), ("share", share)):
             if value is not None and not 0 < value < 1:
                 raise ValueError(f"{name} is a share between 0 and 1; got {value:g}")
         if share is not None:
-            of = (self.state["held"] if scores is None else scores).sort().values
+            of = (self.state["held"] if scores is None else scores[~scores.isnan()]).sort().values
             count = max(1, round(share * len(of)))
             return Threshold(float(of[-count]), f"the {share:.3g} of rows that are strangest")
         held, rate = self.state["held"], 0.01 if false_alarms is None else false_alarms
@@ -218,18 +252,6 @@ class Detector:
                 least = torch.where(own, least[..., -1], least[..., min(NEAR, each.shape[2]) - 1])
                 found.setdefault(name, []).append(least.mean(1).double().cpu())
         return {name: torch.cat(parts) for name, parts in found.items()}
-
-    @torch.no_grad()
-    def _errors(self, rows: Rows) -> Tensor:
-        if isinstance(self.model.likelihood, Columns):
-            raise TypeError(
-                'rows of mixed columns have no squared error: score them by="reconstruction", in nats, or by="combined"'
-            )
-        found = []
-        for batch in batches(self.model, rows):
-            mean = self.model.decode(self.model.encode(batch.x, batch.context).z, batch.context).mean
-            found.append((mean - batch.target).square().flatten(1).sum(1).double().cpu())
-        return torch.cat(found)
 
     @classmethod
     def of(cls, model: Model, by: str, tensors: Mapping[str, Tensor], seed: int = 0) -> "Detector":
@@ -297,20 +319,39 @@ def benjamini_hochberg(p: Tensor, rate: float) -> Tensor:
     return p <= ordered[below.max()] if len(below) else torch.zeros_like(p, dtype=torch.bool)
 
 
-def reasons(found: Blame, names: Sequence[str], undo: Callable[[Tensor], Any], columns: int = 3) -> list[str]:
+def point_adjusted(scores: Tensor, truth: Tensor) -> Tensor:
+    """Scores (T,) with all of a true stretch at its highest, as if one step found in it were all of them found.
+
+    What is measured so goes beside what is measured without, never in its place: long stretches are found by chance.
+    References: Unsupervised Anomaly Detection via Variational Auto-Encoder for Seasonal KPIs (Xu et al., 2018), section
+    4.2; Towards a Rigorous Evaluation of Time-Series Anomaly Detection (Kim et al., 2022), section 3.
+
+    Example:
+        >>> point_adjusted(torch.tensor([0.1, 0.9, 0.2, 0.3]), torch.tensor([1, 1, 0, 1]))
+        tensor([0.9000, 0.9000, 0.2000, 0.3000])
+    """
+    inside = truth.bool()
+    begins = inside & ~torch.cat([inside.new_zeros(1), inside[:-1]])
+    stretch = begins.cumsum(0)  # the number of each, from 1
+    highest = scores.new_full((int(begins.sum()) + 1,), -math.inf)
+    highest = highest.scatter_reduce(0, stretch[inside], scores[inside], "amax")
+    return torch.where(inside, highest[stretch], scores)
+
+
+def reasons(evidence: Tensor, seen: Any, expected: Any, names: Sequence[str], columns: int = 3) -> list[str]:
     """A sentence for each row: the columns to blame first, what was seen and what the others make one expect.
 
-    Arguments: `found` by `tasks.blame`; `names` of the columns; `undo`, model units (n, columns) to an array or a
-    pyarrow Table in the units of the data; `columns` at most, those whose evidence speaks against them.
+    Arguments: `evidence` (n, columns) in nats against each cell, as `tasks.blame` or `Detector.channels` has it; what
+    was `seen` and `expected`, arrays (n, columns) or pyarrow Tables in the units of the data; `names` of the columns;
+    `columns` to name at most, those whose evidence speaks against them.
     """
-    seen, expected = (_texts(undo(part), len(names)) for part in (found.values, found.expected))
-    evidence = found.evidence.nan_to_num(-math.inf)
+    texts, against = [_texts(part, len(names)) for part in (seen, expected)], evidence.nan_to_num(-math.inf)
     said = []
-    for row, order in enumerate(evidence.argsort(1, descending=True).tolist()):
+    for row, order in enumerate(against.argsort(1, descending=True).tolist()):
         parts = [
-            f"{names[c]} is {seen[c][row]}, expected {expected[c][row]} ({evidence[row, c]:.1f} nats)"
+            f"{names[c]} is {texts[0][c][row]}, expected {texts[1][c][row]} ({against[row, c]:.1f} nats)"
             for number, c in enumerate(order[:columns])
-            if evidence[row, c] > 0 or not number
+            if against[row, c] > 0 or not number
         ]
         said.append("; ".join(parts))
     return said
