@@ -162,11 +162,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         names = [f"x{i}" for i in range(self.n_features_in_)] if names is None else list(names)
         if self.window == 1:
             found = blame(self.model_, rows)
-            evidence, expected = found.evidence, found.expected
+            evidence, expected = found.evidence, stretch(found.expected.double())
         else:
-            evidence, expected = self.detector_.channels(rows)
-        back = stretch(expected.double()).numpy() * self.scale_ + self.center_
-        return reasons(evidence, np.asarray(X, dtype=np.float64), back, names, columns)
+            evidence, expected = self.detector_.channels(rows, stretch)
+        return reasons(
+            evidence, np.asarray(X, dtype=np.float64), expected.numpy() * self.scale_ + self.center_, names, columns
+        )
 
     def channels(self, X: Any) -> Array:
         """Of a series X (T, channels): nats by which each cell costs more than its channel does on held-out steps."""

@@ -13,6 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 __all__ = [
     "curves",
@@ -25,6 +26,7 @@ __all__ = [
     "profiles",
     "rates",
     "scatter",
+    "series",
     "shown",
     "usage",
 ]
@@ -168,6 +170,46 @@ def profiles(first: Tensor, second: Tensor, titles: list[str]) -> "Figure":
         ax.set_title(title, fontsize=8)
         ax.tick_params(labelsize=6)
         ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def series(
+    scores: Tensor,
+    flagged: Tensor,
+    truth: Tensor | None,
+    channels: "dict[str, tuple[NDArray[Any], NDArray[Any]]]",
+) -> "Figure":
+    """The score (T,) of each step over time, flagged steps shaded; below it channels, seen in blue, expected in orange.
+
+    True steps (T,) stand as a green line under the score.
+    """
+    from matplotlib.figure import Figure
+
+    down, steps = 1 + len(channels), np.arange(len(scores))
+    figure = Figure(figsize=(10.0, 1.5 * down + 0.3), layout="constrained")
+    axes: list[Axes] = []
+    for i, name in enumerate(["score", *channels]):
+        ax = figure.add_subplot(down, 1, i + 1, sharex=axes[0] if axes else None)
+        axes.append(ax)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], flagged.int().numpy(), [0]])))
+        for begin, end in edges.reshape(-1, 2):
+            ax.axvspan(begin - 0.5, end - 0.5, color=ORANGE, alpha=0.2, lw=0)
+        if i == 0:
+            ax.plot(steps, scores.numpy(), color=BLUE, lw=0.8)
+            if truth is not None:
+                low = float(scores[~scores.isnan()].min())
+                ax.plot(steps, np.where(truth.numpy() == 1, low, np.nan), color=GREEN, lw=3, label="known anomalies")
+                ax.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 0.95))
+        else:
+            seen, expected = channels[name]
+            ax.plot(steps, seen, color=BLUE, lw=0.9, label="seen")
+            ax.plot(steps, expected, color=ORANGE, lw=0.9, label="expected")
+            if i == 1:
+                ax.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 0.95), ncols=2)
+        ax.set_title(f"{name} (flagged steps shaded)" if i == 0 else name, fontsize=9, loc="left")
+        ax.tick_params(labelsize=7, labelbottom=i == down - 1)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[-1].set_xlabel("step", fontsize=9)
     return figure
 
 

@@ -1,7 +1,7 @@
 """Rows that are unlike the others: how much, by which threshold, and because of which columns."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -131,15 +131,15 @@ class Detector:
         rows = as_rows(data)
         return rows.steps(self._score(rows)).float().double()  # the same whatever is scored beside it
 
-    def channels(self, data: Rows) -> tuple[Tensor, Tensor]:
+    def channels(self, data: Rows, undo: Callable[[Tensor], Any] = torch.as_tensor) -> tuple[Tensor, Tensor]:
         """How far each channel of a series is from what the model makes of it, and what that is, (T, C) each.
 
         The first is (x - E[x|z])^2 / 2v in nats, where v is the mean square of the same difference on held-out steps of
-        that channel, so a half on average of such; the second in model units. Both are means over the windows that
-        hold the step.
+        that channel, so a half on average of such; the second in model units, or in those that `undo` brings windows
+        (n, window * C) back to. Both are means over the windows that hold the step.
         """
-        squares, expected = (data.steps(part) for part in self._errors(data))
-        return squares / (2 * self.state["calm"]), expected
+        squares, mean = self._errors(data)
+        return data.steps(squares) / (2 * self.state["calm"]), data.steps(torch.as_tensor(undo(mean)))
 
     @torch.no_grad()
     def _errors(self, rows: Rows) -> tuple[Tensor, Tensor]:
