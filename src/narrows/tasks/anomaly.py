@@ -290,8 +290,8 @@ def _curve(known: Tensor) -> Tensor:
 def _normal_score(value: Tensor, curve: Tensor) -> Tensor:
     """The normal quantile of each value's rank, by a curve that is straight between its nodes and on beyond its end."""
     x, y = curve
-    if len(x) == 1:
-        return torch.zeros_like(value)
+    if len(x) == 1:  # known rows are all alike: there is no unit but that of the value
+        return value - x
     at = torch.searchsorted(x, value.contiguous()).clamp(1, len(x) - 1)
     inside = y[at - 1] + (y[at] - y[at - 1]) * (value.clamp_min(x[0]) - x[at - 1]) / (x[at] - x[at - 1])
     middle = len(x) // 2  # beyond, the slope of the upper half: that of the last step is chance
