@@ -135,7 +135,7 @@ def test_other_rows() -> None:
         (lambda t: t.drop_columns("age"), r"column 'age' is not among those given \(gain, price, .*add it"),
         (lambda t: t.set_column(2, "price", pa.array(["cheap"] * N)), "column 'price' holds something that is not a n"),
         (lambda t: t.set_column(2, "price", pa.array([math.inf] * N)), "column 'price' is infinite in row 0"),
-        (lambda t: t.append_column("age", t.column("age")), "2 columns are called 'age'; rename them"),
+        (lambda t: t.append_column("age", t.column("age")), "2 columns called 'age'; rename them"),
     ],
 )
 def test_bad_rows_are_refused(change: Any, match: str) -> None:

@@ -286,7 +286,7 @@ def table(request, tmp_path):
 
 def test_tables(table):
     data = load(table, label="kind", group="who", drop="day")
-    assert data.name == ("array" if table is TABLE else "people")
+    assert data.name == ("table" if table is TABLE else "people")
     assert data.columns == ["age", "pay"]
     assert (whole(data) == NUMBERS).all()
     assert data.x.dtype == torch.float64
@@ -340,7 +340,7 @@ def test_what_is_no_table_of_mixed_columns():
         load(TABLE, column="age")
     with pytest.raises(ValueError, match="there is no kind of column 'numbr'; did you mean 'number'"):
         load(TABLE, column={"age": "numbr"})
-    with pytest.raises(ValueError, match="counts is for numbers in every cell, and array has text, dates or missing"):
+    with pytest.raises(ValueError, match="counts is for numbers in every cell, and table has text, dates or missing"):
         load(TABLE, counts=True)
     with pytest.raises(ValueError, match="a table with the columns age, pay, kind, who, day is needed; array is none"):
         like(load(TABLE).description(), NUMBERS)
@@ -428,7 +428,7 @@ def test_missing_cells_are_counted(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("cache/**/*.npy"))
     csv.write_csv(holes, tmp_path / "holes.csv")
     assert torch.equal(load(tmp_path / "holes.csv").x.nan_to_num(9), data.x.nan_to_num(9))
-    with pytest.raises(ValueError, match="time has missing values in array"):
+    with pytest.raises(ValueError, match="time has missing values in table"):
         load(holes, time="pay")
 
 

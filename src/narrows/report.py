@@ -11,6 +11,7 @@ from torch import Tensor
 
 from narrows import draws, pictures, recipes
 from narrows.data import Data, TableCodec
+from narrows.data.found import UNKEPT
 from narrows.defaults import arguments, readable
 from narrows.evaluate import features
 from narrows.evaluate.common import batches
@@ -41,7 +42,7 @@ img{max-width:100%}img.pixels{image-rendering:pixelated}pre{background:#f4f6f8;p
 def command(run: Run) -> str:
     """What to type to get this run again, without what would be chosen anyway."""
     spec, data, training = run.config["spec"], run.config["data"], run.config["training"]
-    if spec is None or data["source"] in (None, "array") or "(array)" in data["options"].values():
+    if spec is None or data["source"] in UNKEPT or "(array)" in data["options"].values():
         return "# trained from Python on data or networks that no command line can name: repeat the call of fit"
     words = ["narrows fit", shlex.quote(data["source"]), "--recipe", spec["recipe"]]
     usual = {n: describe(n, v) for n, v in arguments(run.data, spec["recipe"], {"latent": 1}).items()}

@@ -20,7 +20,7 @@ RunFolder = Annotated[Path, typer.Argument(help="folder of a finished run", meta
 Source = Annotated[
     str, typer.Argument(help="a file, a folder or a named set (narrows data lists them)", metavar="DATA")
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="where to write: .png for images, .npy, .csv")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="where to write: .png for images, .npy, .csv")]
 
 
 def pair(value: Any) -> str:

@@ -163,6 +163,7 @@ def impute(
     import torch
 
     import narrows as nr
+    from narrows.data.found import UNKEPT
 
     loaded, source = nr.load(run), Path(data)
     codec, table, rows = _cells(loaded, run, source, "none of them missing: train on a table that has empty cells")
@@ -181,7 +182,7 @@ def impute(
     listed["sure"] = found.sure[row, place].numpy()
     mixed(pyarrow.table(listed), out.with_stem(f"{out.stem}-cells"))
     typer.echo(f"filled {len(row):,} cells of {len(torch.unique(place))} columns in {len(torch.unique(row)):,} rows")
-    if loaded.config["data"]["source"] == "array":
+    if loaded.config["data"]["source"] in UNKEPT:
         return  # what it learned from is not kept
     known = loaded.data
     typer.echo(str(nr.tasks.rehearse(loaded.model, known.train, known.test if len(known.test) else known.train)))
@@ -201,11 +202,12 @@ def denoise(
     import torch
 
     import narrows as nr
+    from narrows.data.found import UNKEPT
     from narrows.plots import judged
 
     loaded, source = nr.load(run), Path(data)
     codec, table, rows = _cells(loaded, run, source, "and denoise replaces cells of a table of mixed columns")
-    if loaded.config["data"]["source"] == "array":
+    if loaded.config["data"]["source"] in UNKEPT:
         raise ValueError(
             f"{run} learned from rows that are not kept, and held-out rows tell what is odd: train on a file, or call "
             "nr.tasks.denoise(model, rows, held)"
@@ -337,7 +339,9 @@ def project(
         str | None, typer.Argument(help="other rows  [default: the test rows of RUN]", metavar="[DATA]")
     ] = None,
     method: Annotated[str, typer.Option(help="auto, latent, pca, umap")] = "auto",
-    out: Annotated[Path | None, typer.Option("--out", help=".png for a picture, .csv or .npy for coordinates")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help=".png for a picture, .csv or .npy for coordinates")
+    ] = None,
 ) -> None:
     """Show codes in two dimensions: a picture, and the coordinates."""
     import narrows as nr
@@ -362,7 +366,7 @@ def project(
 def export(
     run: RunFolder,
     form: Annotated[str, typer.Option("--format", help="onnx or pt2")] = "onnx",
-    out: Annotated[Path | None, typer.Option("--out", help="folder for the files  [default: RUN]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the files  [default: RUN]")] = None,
 ) -> None:
     """Write encoder (stored values to code) and decoder (code to stored values) for use without Narrows."""
     import narrows as nr

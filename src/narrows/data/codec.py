@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from narrows.data.scaling import Scaling
+from narrows.data.found import named_once
+from narrows.data.scaling import FARTHEST, Scaling, too_large
 from narrows.likelihoods import Column, Columns
 from narrows.spec import misspelt
 
@@ -22,7 +23,6 @@ CLASSES = 1000  # of a category: what is rarer is unknown
 ATOM, ATOMS = 0.05, 64  # share of the rows that makes a value an atom, and how many there may be
 HEAP, NEAR = 10, 5  # rows that a value needs to be an atom where it stands out of so many neighbours to either side
 FINEST = 2.0**-20  # of a column's spread: what float32 can tell apart over a thousand times that spread
-FARTHEST = 1e15  # spreads from the centre: beyond, every value is as odd; its square is a float32
 WEEK, DAY, YEAR = 604800.0, 86400.0, 31556952.0  # seconds
 
 
@@ -109,15 +109,15 @@ class TableCodec:
         that a column cannot be.
         """
         table = _table(source)
-        kinds = dict(kinds or {})
+        columns, kinds = _by_name(table), dict(kinds or {})
         for name, kind in kinds.items():
-            if name not in table.column_names:
-                raise ValueError(misspelt("column", name, table.column_names))
+            if name not in columns:
+                raise ValueError(misspelt("column", name, columns))
             if kind not in KINDS:
                 raise ValueError(misspelt("kind of column", kind, KINDS))
         if not len(table):
             raise ValueError("the table has no rows to learn its columns from")
-        kept = tuple(_look(name, table.column(name), kinds.get(name)) for name in table.column_names)
+        kept = tuple(_look(name, column, kinds.get(name)) for name, column in columns.items())
         if not any(column.used for column in kept):
             raise ValueError(
                 "no column is left to learn from: "
@@ -141,14 +141,14 @@ class TableCodec:
         Raises: ValueError for a column that is not there, or values of another type.
         """
         table = _table(source)
-        x = np.empty((len(table), len(self.used)), np.float32)
+        columns, x = _by_name(table), np.empty((len(table), len(self.used)), np.float32)
         for number, column in enumerate(self.used):
-            if column.name not in table.column_names:
+            if column.name not in columns:
                 raise ValueError(
-                    f"column {column.name!r} is not among those given ({', '.join(table.column_names)}); add it, "
-                    "empty where nothing is known"
+                    f"column {column.name!r} is not among those given ({', '.join(columns)}); add it, empty where "
+                    "nothing is known"
                 )
-            x[:, number] = _encoded(column, table.column(column.name))
+            x[:, number] = _encoded(column, columns[column.name])
         return torch.from_numpy(x)
 
     def ask(self, given: Mapping[str, Any]) -> Tensor:
@@ -236,7 +236,8 @@ class TableCodec:
         for number, column in enumerate(self.used):
             own = _plain(table.column(column.name))
             lost = own.is_null(nan_is_null=True) if where is None else pa.array(where[:, number].numpy())
-            new = pa.compute.if_else(lost, _plain(made.column(column.name)).cast(own.type), own)
+            kind = made.column(column.name).type if pa.types.is_null(own.type) else own.type
+            new = pa.compute.if_else(lost, _plain(made.column(column.name)).cast(kind), own.cast(kind))
             table = table.set_column(table.column_names.index(column.name), column.name, new)
         return table
 
@@ -287,10 +288,13 @@ def _table(source: Any) -> Any:
             f"{type(source).__name__}"
         )
     table = source if isinstance(source, pa.Table) else pa.table(source)
-    twice = [name for name in table.column_names if table.column_names.count(name) > 1]
-    if twice:
-        raise ValueError(f"{twice.count(twice[0])} columns are called {twice[0]!r}; rename them")
+    named_once(table.column_names, "the table")
     return table
+
+
+def _by_name(table: Any) -> dict[str, Any]:
+    """The columns; asked for one by one, each would be looked for among all."""
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def _type(text: str) -> Any:
@@ -321,10 +325,11 @@ def _numbers(name: str, column: Any, date: bool) -> NDArray[np.float64]:
     try:
         if date and not types.is_time(column.type):
             column = column.cast(pa.timestamp("us", getattr(column.type, "tz", None))).cast(pa.int64())
-            return np.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64) / 1e6
+            return np.array(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64) / 1e6
         values = np.array(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ValueError(f"column {name!r} holds something that is not {what}: {str(error).splitlines()[0]}") from None
+        why = f"{str(error).splitlines()[0]}; correct that cell, or empty it"
+        raise ValueError(f"column {name!r} holds something that is not {what}: {why}") from None
     if np.isinf(values).any():
         row = int(np.isinf(values).argmax())
         raise ValueError(f"column {name!r} is infinite in row {row}; leave the cell empty if nothing is known")
@@ -341,7 +346,7 @@ def _look(name: str, column: Any, kind: str | None) -> _Kept:
     missing, type_ = len(column) - len(known), str(column.type)
     if kind in ("drop", "identifier"):
         return _Kept(name, kind, type_, missing)
-    distinct = pa.compute.count_distinct(known).as_py()
+    distinct = pa.compute.count_distinct(known).as_py() if len(known) else 0
     if distinct == 0 or (distinct == 1 and not missing):
         return _Kept(name, "constant", type_, missing, value=known[0].as_py() if distinct else None)
     text, date = types.is_string(column.type), types.is_temporal(column.type)
@@ -361,6 +366,7 @@ def _look(name: str, column: Any, kind: str | None) -> _Kept:
     if kind == "date" and not date:
         raise ValueError(f"column {name!r} is of type {column.type} and no date; convert it first")
     values = _numbers(name, known, kind == "date")
+    too_large(float(values.min()), float(values.max()), f"column {name!r}")
     return _Kept(name, kind, type_, missing, **_grid(values))
 
 

@@ -105,12 +105,12 @@ def _kinds(asked: Any) -> dict[str, str]:
 class Data:
     """A data set as `load` leaves it: nothing about it is undecided.
 
-    Attributes: `name`, short, for folder names; `source`, a path, a set's name or "array"; `x` (n, *event) as stored, a
-    tensor, or an array on disk; `label` (n,) int64, -1 unlabelled, or None; `classes` names of the labels 0, 1, ...;
-    `columns` names of the inputs of a table; `part` (n,) uint8, 0 train, 1 valid, 2 test, 3 none of them; `scaling` to
-    model units; `likelihood(shape)` that suits the values; `binarise`; `notes`, sentences on what was found, changed
-    and dropped; `options` of `load`; `told` (n, c), columns that a model is told, standardised by the training rows, or
-    None, and `telling` their names, means and standard deviations.
+    Attributes: `name`, short, for folder names; `source`, a path, a set's name, "array" or "table"; `x` (n, *event) as
+    stored, a tensor, or an array on disk; `label` (n,) int64, -1 unlabelled, or None; `classes` names of the labels 0,
+    1, ...; `columns` names of the inputs of a table; `part` (n,) uint8, 0 train, 1 valid, 2 test, 3 none of them;
+    `scaling` to model units; `likelihood(shape)` that suits the values; `binarise`; `notes`, sentences on what was
+    found, changed and dropped; `options` of `load`; `told` (n, c), columns that a model is told, standardised by the
+    training rows, or None, and `telling` their names, means and standard deviations.
     """
 
     name: str

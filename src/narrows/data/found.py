@@ -1,6 +1,7 @@
 """What a reader hands over: values as they are stored, and whatever came with them."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["IN_MEMORY", "Found", "chunks", "dtype_of", "tensor"]
+__all__ = ["IN_MEMORY", "UNKEPT", "Found", "chunks", "dtype_of", "named_once", "tensor"]
 
 IN_MEMORY = 1 << 30  # bytes; what is larger stays on disk
+UNKEPT = (None, "array", "table")  # sources that were in memory alone and cannot be read again
 CHUNK = 1 << 22  # bytes read at a time when a whole array is looked at
 
 
@@ -43,6 +45,13 @@ def dtype_of(x: Tensor | NDArray[Any]) -> np.dtype[Any]:
     dtype = np.dtype(str(x.dtype).removeprefix("torch."))
     wider = {"b": {1: "u1"}, "u": {2: "i4", 4: "i8", 8: "i8"}, "f": {16: "f8", 12: "f8"}}
     return np.dtype(wider.get(dtype.kind, {}).get(dtype.itemsize, dtype.newbyteorder("=")))
+
+
+def named_once(names: Sequence[str], source: Any) -> None:
+    """Raises ValueError where two columns have one name."""
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise ValueError(f"{source} has {count} columns called {name!r}; rename them")
 
 
 def tensor(x: NDArray[Any]) -> Tensor:

@@ -17,13 +17,13 @@ from narrows import draws
 from narrows.data.arrays import from_array, from_npy, from_npz
 from narrows.data.codec import TableCodec, read_scaling
 from narrows.data.dataset import Data, Options
-from narrows.data.found import IN_MEMORY, Found, chunks, dtype_of, tensor
+from narrows.data.found import IN_MEMORY, UNKEPT, Found, chunks, dtype_of, tensor
 from narrows.data.idx import from_idx, from_idx_folder, is_idx
 from narrows.data.images import SUFFIXES, from_folder
 from narrows.data.labels import code, few
 from narrows.data.named import NAMED, from_name
 from narrows.data.rows import Rows
-from narrows.data.scaling import Scaling
+from narrows.data.scaling import Scaling, too_large
 from narrows.data.split import LEFT, TEST, TRAIN, VALID, digests, parts
 from narrows.data.survey import Survey, check, grid, moments, survey
 from narrows.data.tables import from_csv, from_parquet, from_table
@@ -107,7 +107,7 @@ def reload(description: dict[str, Any], source: Any = None, **arrays: Any) -> Da
     """
     given = {**description["options"], "seed": description["split"]["seed"], **arrays}
     lost = [name for name, value in given.items() if isinstance(value, str) and value == "(array)"]
-    if source is None and description["source"] in (None, "array"):
+    if source is None and description["source"] in UNKEPT:
         raise ValueError(
             "these data came from memory and are not kept with a run: hand them over, reload(description, X)"
         )
@@ -468,6 +468,7 @@ def _scaling(
             )
         scaling = Scaling("identity", dtype)
     else:
+        too_large(float(looked.low.min()), float(looked.high.max()), source)
         mean, std = moments(x, train, each=x.ndim == 2)
         return _Chosen(Scaling("standard", dtype, mean=mean, std=std), partial(Gaussian, sigma=1.0, learn="shared"))
     if binarise == "relaxed":

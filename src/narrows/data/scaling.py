@@ -8,9 +8,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Scaling"]
+__all__ = ["FARTHEST", "Scaling", "too_large"]
 
+FARTHEST = 1e15  # spreads from the centre: beyond, every value is as odd; its square is a float32
+LARGEST = 1e150  # of a number that is learned from: its square is a float64
 Kind = Literal["counts", "identity", "levels", "standard"]
+
+
+def too_large(low: float, high: float, source: str) -> None:
+    """Raises ValueError for numbers that have no mean square."""
+    if max(-low, high) > LARGEST:
+        raise ValueError(
+            f"{source} holds {high if high > -low else low:g}, and no scale is found for numbers beyond {LARGEST:g}: "
+            "leave such cells or rows out"
+        )
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Scaling:
         # what float32 cannot hold (seconds since 1970, say) is centred before it is rounded
         wide = x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float64)
         mean, std = self._moments(wide)
-        return wide.sub(mean).div_(std).to(torch.float32)
+        return wide.sub(mean).div_(std).clamp_(-FARTHEST, FARTHEST).to(torch.float32)
 
     def unscale(self, x: Tensor) -> Tensor:
         """Model units to stored units as a tensor that keeps its device and gradient; nothing is rounded."""

@@ -141,6 +141,8 @@ def moments(
 
 
 def _are_bytes(flat: NDArray[Any]) -> bool:
+    if not len(flat) or np.abs(flat).max() > 2:
+        return False
     k = flat.astype(np.float64) * 255
     error = max(1e-4, 255 * float(np.finfo(flat.dtype).eps))
     return bool(((k > -0.5) & (k < 255.5) & (np.abs(k - np.rint(k)) <= error)).all())

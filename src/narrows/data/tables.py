@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from narrows.data import found as reading
 from narrows.data.cache import cache, key, made
 from narrows.data.dataset import Options
-from narrows.data.found import Found
+from narrows.data.found import Found, named_once
 from narrows.data.survey import broken
 from narrows.spec import misspelt
 
@@ -24,7 +24,7 @@ def from_table(source: Any, options: Options, columns: list[str] | None = None) 
     import pyarrow as pa
 
     table = pa.table(source)
-    found = Found("array", "array", np.empty(0))
+    found = Found("table", "table", np.empty(0))
     return _collect(found, table.schema, len(table), lambda names: [table.select(names)], options, columns)
 
 
@@ -44,6 +44,7 @@ def whole(source: Any) -> Any:
     if path.suffix.lower() in (".csv", ".tsv"):
         return _csv(path)[0]
     if path.suffix.lower() == ".parquet":
+        named_once(_metadata(path).schema.names, path)
         return parquet.read_table(path)
     raise ValueError(f"a table is a .csv, .tsv or .parquet file, or a dataframe; got {source}")
 
@@ -167,6 +168,8 @@ def _collect(
 ) -> Found:
     """Fills `found` from the pieces that `read(names)` gives in order."""
     wanted = _wanted(schema, found, options, columns)
+    if not rows:
+        raise ValueError(f"{found.source} has no rows")
     found.columns = wanted.inputs
     shape, dtype = (rows, len(wanted.inputs)), wanted.dtype
     small = files is None or rows * len(wanted.inputs) * (dtype.itemsize if dtype else 8) <= reading.IN_MEMORY
@@ -217,13 +220,12 @@ def _mixed(pieces: list[Any], wanted: _Wanted, options: Options) -> Any:
 
 def _wanted(schema: Any, found: Found, options: Options, columns: list[str] | None) -> _Wanted:
     names = list(schema.names)
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{found.source} has {names.count(name)} columns called {name!r}; rename them")
+    named_once(names, found.source)
     others = [value for value in (options.label, options.group, options.time) if isinstance(value, str)]
     others += options.context if isinstance(options.context, tuple) else ()
+    known = set(names)
     for name in (*options.drop, *others, *(columns or [])):
-        if name not in names:
+        if name not in known:
             raise ValueError(f"{found.source}: {misspelt('column', name, names)}")
     index = [name for name in names if name.startswith("__index_level_")]  # pandas' own
     inputs = columns or [name for name in names if name not in (*options.drop, *others, *index)]

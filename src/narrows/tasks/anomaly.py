@@ -249,8 +249,8 @@ class Detector:
                 near = self.state[f"near.{name}"].to(part.device)
                 each = torch.cdist(part, near.flatten(0, 1)).view(len(part), *near.shape[:2])  # (B, few, bags)
                 least = _least(each, min(NEAR + 1, each.shape[1]))
-                least = torch.where(own, least[-1], least[min(NEAR, each.shape[1]) - 1])
-                found.setdefault(name, []).append(least.mean(1).double().cpu())
+                chosen = torch.where(own, least[-1], least[min(NEAR, each.shape[1]) - 1])
+                found.setdefault(name, []).append(chosen.mean(1).double().cpu())
         return {name: torch.cat(parts) for name, parts in found.items()}
 
     @classmethod
