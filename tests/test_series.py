@@ -114,9 +114,7 @@ def test_a_step_s_score_is_the_mean_of_its_windows_and_calibrates(fitted):
     x[40:48, 1] = 0
     score = -fitted.score_samples(x)
     assert 38 <= score.argmax() <= 50
-    alone = fitted._rows(x)
-    alone.window = 1
-    each = fitted.detector_._score(alone)
+    each = fitted.detector_._score(fitted._rows(x))
     expected = np.array([each[max(0, t - 7) : t + 1].mean() for t in range(100)])
     np.testing.assert_allclose(score, expected, rtol=1e-6)
     assert len(fitted.detector_.state["held"]) == 298 + 7  # steps, not windows, of the last fifth of 1,493

@@ -170,7 +170,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def channels(self, X: Any) -> Array:
-        """Of a series X (T, channels): nats by which each cell costs more than its channel does on held-out steps."""
+        """Of a series X (T, channels): how far each cell is from its reconstruction, in nats (`Detector.channels`)."""
         rows = self._rows(X)
         if self.window == 1:
             raise ValueError("channels are of a series: ask for window=2 or more; why() names the columns of a row")

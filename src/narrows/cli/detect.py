@@ -171,7 +171,7 @@ def _folder(loaded: "Run", detector: "Detector", source: Path, out: Path, false_
     import narrows as nr
 
     threshold = detector.threshold(false_alarms)
-    stamp = hashlib.sha256(b"".join(t.numpy().tobytes() for t in detector.state.values()))
+    stamp = hashlib.sha256(b"".join(t.contiguous().numpy().tobytes() for _, t in sorted(detector.state.items())))
     stamp.update(f"{detector.by} {threshold.value}".encode())
     out.mkdir(parents=True, exist_ok=True)
     files, done, flagged, rows = sorted(source.glob("*.parquet")), 0, 0, 0

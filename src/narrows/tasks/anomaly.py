@@ -20,7 +20,8 @@ __all__ = ["SCORES", "Detector", "Threshold", "benjamini_hochberg", "point_adjus
 
 SCORES = ("combined", "neighbours", "mahalanobis", "likelihood", "reconstruction", "error")
 BAGS, FEW, NEAR = 100, 64, 2  # the second nearest of 64 rows, a hundred times over
-WEIGHTS = {"rows": 0.4, "squashed": 0.4, "codes": 0.2}
+WEIGHTS = {"rows": 0.4, "squashed": 0.4, "codes": 0.2, "channels": 1.0}  # of those that there are
+TRUSTED = 1e-3  # the least mean square of a channel's error, in model units
 KNOWN = 4096  # rows that neighbours are drawn from, and as many for ranks or a mean and covariance
 DRAWS = 16  # of the code, for scores in nats
 
@@ -63,7 +64,8 @@ class Detector:
     for a share of at most alpha of rows like those (conformal p-values), whatever the model is.
 
     Of a series (`Rows` with a window) every step has a score, the mean over the windows that hold it, and p-values and
-    thresholds are those of steps: as good as the held-out steps are like those to come.
+    thresholds are those of steps: as good as the held-out steps are like those to come. In "combined" the errors of the
+    reconstruction count as much as all distances together, those of each channel in units of its own.
 
     Arguments: `model`; `train`, rows that it learned from, and `held`, rows that it did not; `by` as above; `seed`;
     `squashed`, whether rows are squashed as the model knows them, None for mixed columns, of which it reads asinh.
@@ -105,10 +107,11 @@ class Detector:
             self._learn(train.take(torch.randperm(len(train))[:KNOWN]))
         scores = self.score(held)
         self.state["held"] = scores[~scores.isnan()].sort().values
-        if held.window > 1:
-            self.state["calm"] = held.steps(self._errors(held)[0]).nanmean(0).clamp_min(1e-6)
 
     def _learn(self, known: Rows) -> None:
+        if known.window > 1:
+            squares = self._errors(known)[0].unflatten(1, (known.window, -1))
+            self.state["calm"] = squares.mean((0, 1)).clamp_min(TRUSTED)
         if self.by in ("combined", "neighbours"):
             which = torch.stack([torch.randperm(len(known))[:FEW] for _ in range(BAGS)])
             for name, part in self._parts(known).items():
@@ -134,7 +137,7 @@ class Detector:
     def channels(self, data: Rows, undo: Callable[[Tensor], Any] = torch.as_tensor) -> tuple[Tensor, Tensor]:
         """How far each channel of a series is from what the model makes of it, and what that is, (T, C) each.
 
-        The first is (x - E[x|z])^2 / 2v in nats, where v is the mean square of the same difference on held-out steps of
+        The first is (x - E[x|z])^2 / 2v in nats, where v is the mean square of the same difference on training steps of
         that channel, so a half on average of such; the second in model units, or in those that `undo` brings windows
         (n, window * C) back to. Both are means over the windows that hold the step.
         """
@@ -168,7 +171,7 @@ class Detector:
         found = self._distances(rows)
         if self.by == "neighbours":
             return found["codes"]
-        scores = [w * _normal_score(found[name], self.state[f"known.{name}"]) for name, w in WEIGHTS.items()]
+        scores = [WEIGHTS[name] * _normal_score(each, self.state[f"known.{name}"]) for name, each in found.items()]
         return torch.stack(scores).sum(0)
 
     def p_values(self, scores: Tensor) -> Tensor:
@@ -251,7 +254,11 @@ class Detector:
                 least = _least(each, min(NEAR + 1, each.shape[1]))
                 chosen = torch.where(own, least[-1], least[min(NEAR, each.shape[1]) - 1])
                 found.setdefault(name, []).append(chosen.mean(1).double().cpu())
-        return {name: torch.cat(parts) for name, parts in found.items()}
+        scores = {name: torch.cat(parts) for name, parts in found.items()}
+        if "calm" in self.state and self.by == "combined":
+            squares = self._errors(rows)[0].unflatten(1, (rows.window, -1))
+            scores["channels"] = (squares / self.state["calm"]).sum((1, 2))
+        return scores
 
     @classmethod
     def of(cls, model: Model, by: str, tensors: Mapping[str, Tensor], seed: int = 0) -> "Detector":
