@@ -24,6 +24,7 @@ __all__ = ["detect"]
 PIECE = 65_536  # rows at a time
 SHOWN = 20  # rows on the page
 HELD = 20_000  # rows that calibrate, at most
+BETTER = "the forest is BETTER here"
 
 
 @app.command()
@@ -333,12 +334,7 @@ def _beside(
     if rows.window > 1:
         return _areas(ours, theirs, truth)
     a, b = (nr.evaluate.auc(s[truth], s[~truth]) for s in (ours, theirs))
-    word = _word(a.mean - b.mean, math.hypot(a.standard_error, b.standard_error))
-    return [f"area under the ROC curve on the labelled rows {a} (isolation forest: {b}{word})"]
-
-
-def _word(gain: float, error: float) -> str:
-    return "" if gain > 2 * error else "; the forest is BETTER here" if gain < -2 * error else "; no clear difference"
+    return [f"area under the ROC curve on the labelled rows {a} (isolation forest: {b}{a.against(b, BETTER)})"]
 
 
 def _areas(ours: "torch.Tensor", theirs: "torch.Tensor", truth: "torch.Tensor", blocks: int = 20) -> list[str]:
@@ -360,10 +356,10 @@ def _areas(ours: "torch.Tensor", theirs: "torch.Tensor", truth: "torch.Tensor", 
 
     block = torch.arange(len(truth)) * blocks // len(truth)
     left = torch.tensor([areas(block != one) for one in range(blocks)], dtype=torch.float64)
-    error = ((blocks - 1) * left.var(0, correction=0)).sqrt()
+    error = ((blocks - 1) * left.var(0, correction=0)).sqrt().nan_to_num(math.inf)  # all anomalies in one block
     full = areas(torch.ones_like(truth))
     a, plain_a, b, plain_b = (nr.evaluate.Mean(m, float(e)) for m, e in zip(full[:4], error[:4], strict=True))
-    word = _word(full[4], float(error[4])) if not error[4].isnan() else ""
+    word = nr.evaluate.Mean(full[4], float(error[4])).against(nr.evaluate.Mean(0.0, 0.0), BETTER)
     return [
         f"area under the ROC curve of steps {a} (isolation forest of windows: {b}{word})",
         f"the same where a stretch counts as found by its best step {plain_a} (isolation forest: {plain_b})",

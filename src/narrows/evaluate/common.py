@@ -31,6 +31,19 @@ class Mean(NamedTuple):
         error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(float(values.mean()), error)
 
+    def against(self, other: "Mean", worse: str, sign: int = 1) -> str:
+        """What is said after a baseline: nothing where this is better by two of their errors, else "; " and a word.
+
+        `worse` where it is worse by as much; `sign` is 1 where more is better, -1 where less.
+
+        Example:
+            >>> Mean(0.7, 0.01).against(Mean(0.6, 0.01), "WORSE"), Mean(0.7, 0.1).against(Mean(0.6, 0.1), "WORSE")
+            ('', '; no clear difference')
+        """
+        errors = [one.standard_error for one in (self, other) if not math.isnan(one.standard_error)]  # inf: unknown
+        gain, edge = sign * (self.mean - other.mean), 2 * math.hypot(*errors)
+        return "" if gain > edge else f"; {worse}" if gain < -edge else "; no clear difference"
+
     def __str__(self) -> str:
         return f"{self.mean:.4g} ± {self.standard_error:.2g}"
 

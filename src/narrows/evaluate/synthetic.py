@@ -78,15 +78,7 @@ def _joint(a: Mean, b: Mean) -> float:
 
 def _said(found: Beside, sign: int, real: str = "training rows") -> str:
     """A figure beside the others; `sign` is 1 where more is better, -1 where less, 0 where neither."""
-    gain = sign * (found.made.mean - found.columns.mean)
-    edge = 2 * _joint(found.made, found.columns)
-    word = (
-        ""
-        if not sign or gain > edge
-        else " and BETTER, take them for this"
-        if gain < -edge
-        else ", no clear difference"
-    )
+    word = found.made.against(found.columns, "BETTER, take them for this", sign) if sign else ""
     parts = [f"independent columns {found.columns}{word}"]
     parts += [f"{real} {found.real}"] if found.real else []
     return f"{found.made} ({'; '.join(parts)})"
@@ -204,6 +196,8 @@ def augmentation(
 def auc(higher: Tensor, lower: Tensor) -> Mean:
     """Chance that one of `higher` (m,) scores above one of `lower` (n,), ties by half, with DeLong's error.
 
+    The error is inf where one of them is alone.
+
     Reference: Comparing the Areas under Two or More Correlated ROC Curves (DeLong et al., 1988), equations 3 to 5.
 
     Example:
@@ -219,7 +213,7 @@ def auc(higher: Tensor, lower: Tensor) -> Mean:
 
     first, second = above(a, b), 1 - above(b, a)
     error = (
-        math.sqrt(float(first.var()) / len(a) + float(second.var()) / len(b)) if min(len(a), len(b)) > 1 else math.nan
+        math.sqrt(float(first.var()) / len(a) + float(second.var()) / len(b)) if min(len(a), len(b)) > 1 else math.inf
     )
     return Mean(float(first.mean()), error)
 

@@ -270,10 +270,7 @@ class Rehearsal(NamedTuple):
         ):
             if math.isnan(ours.mean):
                 continue
-            gain, error = sign * (ours.mean - theirs.mean), math.hypot(ours.standard_error, theirs.standard_error)
-            word = (
-                "" if gain > 2 * error else "; WORSE, fill with that" if gain < -2 * error else "; no clear difference"
-            )
+            word = ours.against(theirs, "WORSE, fill with that", sign)
             unit = " of their spread" if sign < 0 else ""
             found.append(f"{what} {ours}{unit} ({other}: {theirs}{word})")
         return f"on {self.rows:,} held-out rows with {self.share:.0%} of their cells hidden: " + ", ".join(found)
@@ -371,9 +368,7 @@ class Cleaning(NamedTuple):
     share: float
 
     def __str__(self) -> str:
-        gain = self.found.mean - self.rarest.mean
-        error = math.hypot(self.found.standard_error, self.rarest.standard_error)
-        word = "" if gain > 2 * error else "; WORSE, look for these" if gain < -2 * error else "; no clear difference"
+        word = self.found.against(self.rarest, "WORSE, look for these")
         ours, theirs = (f"{mean} right" if mean.mean >= 0 else "none" for mean in (self.right, self.frequent))  # or NaN
         return (
             f"on {self.rows:,} held-out rows with {self.share:.0%} of their cells from other rows: found {self.found}, "
