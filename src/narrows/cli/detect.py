@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import typer
 
@@ -58,7 +58,7 @@ def detect(
         raise ValueError("one threshold at a time: --false-alarms, --share or --fdr")
     detector = _detector(loaded, Path(run), by, seed)
     if source.is_dir() and any(source.glob("*.parquet")):
-        if loaded.config["data"]["options"].get("window", 1) > 1:
+        if _series(loaded):
             raise ValueError("a series is scored as a whole: give one file, in the order of time")
         if share is not None or fdr is not None or label is not None:
             raise ValueError("a folder is scored piece by piece: --share, --fdr and --label need all rows at once")
@@ -68,7 +68,7 @@ def detect(
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out ends in .csv or .parquet; got {out}")
     table = nr.data.whole(data if not source.exists() else source)
-    series = loaded.config["data"]["options"].get("window", 1) > 1
+    series = _series(loaded)
     scores, p = _scored(loaded, detector, table)
     truth = None if label is None else _truth(table, label)
     if fdr is not None:
@@ -101,6 +101,11 @@ def detect(
     store.write(page, _page(table, [row for *_, row in order], title, picture).encode())
     what = f"the series, and the {len(order)} strangest stretches" if series else f"the {len(order)} strangest rows"
     typer.echo(f"wrote {page}: {what}")
+
+
+def _series(loaded: "Run") -> bool:
+    """Whether its rows are windows of a series."""
+    return bool(loaded.config["data"]["options"].get("window", 1) > 1)
 
 
 def _strangest(scores: "torch.Tensor", flagged: "torch.Tensor", series: bool) -> list[tuple[int, int, int]]:
@@ -157,7 +162,7 @@ def _scored(loaded: "Run", detector: "Detector", table: "pa.Table") -> tuple["to
 
     import narrows as nr
 
-    parts, whole = [], loaded.config["data"]["options"].get("window", 1) > 1  # no window ends where a piece does
+    parts, whole = [], _series(loaded)  # no window ends where a piece does
     for start in range(0, 1 if whole else max(len(table), 1), PIECE):
         rows = nr.data.like(loaded.config["data"], table if whole else table.slice(start, PIECE))
         parts.append(detector.score(rows))
@@ -293,9 +298,9 @@ def _channels(loaded: "Run", detector: "Detector", table: "pa.Table") -> _Channe
     import narrows as nr
     from narrows.data.windows import unnamed
 
-    known: Any = loaded.config["data"]
+    known, scaling = loaded.config["data"], cast("nr.data.Scaling", loaded.scaling)
     names = unnamed(known["columns"], known["options"]["window"])
-    nats, expected = detector.channels(nr.data.like(known, table), loaded.data.undo)
+    nats, expected = detector.channels(nr.data.like(known, table), scaling.undo)
     seen = np.stack([table.column(name).to_numpy() for name in names], 1)
     return _Channels(names, seen, nats, expected.numpy())
 

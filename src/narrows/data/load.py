@@ -168,7 +168,7 @@ def like(description: dict[str, Any], source: Any) -> Rows:
             raise ValueError(
                 f"rows of shape {shape} are needed; those of {found.source} have shape {tuple(x.shape[1:])}"
             )
-        looked = survey(x, found.source, found.columns, 0)
+        looked = survey(x, found.source, found.columns, None)
         if binarise == "fixed" and not looked.binary:
             grey: Any = _scaling(x, looked, np.ones(len(x), bool), binarise, found.source).scaling
             return Rows(_draw(x, grey, found.source), scaling)

@@ -57,9 +57,12 @@ def check(x: NDArray[Any], source: str, least: int = 2) -> None:
 
 
 def survey(
-    x: Tensor | NDArray[Any], source: str, columns: list[str] | None, seed: int, missing: bool = False
+    x: Tensor | NDArray[Any], source: str, columns: list[str] | None, seed: int | None, missing: bool = False
 ) -> Survey:
-    """Reads every value once. Raises ValueError for values that are NaN or infinite, unless they may be missing."""
+    """Reads every value once; without a `seed` rows are not hashed, so copies are not found.
+
+    Raises: ValueError for values that are NaN or infinite, unless they may be missing.
+    """
     shape = tuple(x.shape)
     bad = np.zeros(int(np.prod(shape[1:])), np.int64)  # how many, and in which row first
     first = np.full_like(bad, shape[0])
@@ -73,7 +76,7 @@ def survey(
             flat = flat + flat.dtype.type(0)  # -0.0 is 0.0 to everyone but a hash
             lost = ~np.isfinite(flat)
             if missing:
-                keys.append(digests(flat.view(np.uint8), seed))
+                keys += [] if seed is None else [digests(flat.view(np.uint8), seed)]
                 flat = np.where(lost, -1e30, flat)  # a column with holes is not one that never changes
             elif lost.any():
                 bad += lost.sum(0)
@@ -83,13 +86,13 @@ def survey(
             bytes_ = bytes_ and _are_bytes(flat)
         low = flat.min(0) if low is None else np.minimum(low, flat.min(0))
         high = flat.max(0) if high is None else np.maximum(high, flat.max(0))
-        if not missing:
+        if not missing and seed is not None:
             keys.append(digests(flat.view(np.uint8), seed))
     if bad.any():
         raise ValueError(broken(bad, first, source, columns, len(shape) == 2))
-    found = Survey(low, high, whole, bytes_, np.concatenate(keys), [])
+    found = Survey(low, high, whole, bytes_, np.concatenate(keys) if keys else np.empty(0, np.uint64), [])
     found.notes += _constant(low == high, shape, columns)
-    copies = shape[0] - len(np.unique(found.keys))
+    copies = len(found.keys) - len(np.unique(found.keys))
     if copies:
         found.notes.append(f"{copies} of {shape[0]} rows are copies of another row")
     return found
